@@ -28,8 +28,9 @@ func newVerifyCommand(a *app) *cobra.Command {
 		Short:   "Compare the local copy with the server",
 		Long: `Read every held event of the topics, or of the whole copy, and compare it block by block
 with the server. The status is 0 only if all blocks are equal, down to the server's
-horizon. Differences are recorded: until a sync or verify finds the blocks equal, every
-command that reads them says so and exits with status 3.
+horizon. It is 3 if nothing of a topic that was named is held. Differences are recorded:
+until a sync or verify finds the blocks equal, every command that reads them says so and
+exits with status 3.
 
 --repair fetches only the differing blocks again, then compares once more. Stored states
 are checked too; --repair drops damaged ones, and they are rebuilt when needed.
@@ -133,16 +134,18 @@ func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (dama
 // verifyTopics compares topics until nothing is left to repair.
 func (a *app) verifyTopics(ctx context.Context, s *session, topics []event.Topic, repair bool) error {
 	for round := 1; ; round++ {
-		repaired, different, err := a.verifyAll(ctx, s, topics, repair, round == 1)
+		found, err := a.verifyAll(ctx, s, topics, repair, round == 1)
 		switch {
 		case err != nil:
 			return err
-		case different > 0:
-			return &differsError{different}
-		case repaired == 0:
+		case found.different > 0:
+			return &differsError{found.different}
+		case found.repaired == 0 && len(found.missing) > 0:
+			return notHeld(ctx, s.db, found.missing)
+		case found.repaired == 0:
 			return nil
 		case round == maxRounds:
-			return &differsError{repaired}
+			return &differsError{found.repaired}
 		}
 	}
 }
@@ -151,33 +154,46 @@ func (a *app) verifyTopics(ctx context.Context, s *session, topics []event.Topic
 // uncover a difference in another.
 const maxRounds = 3
 
+// A findings is what a comparison of several topics has found.
+type findings struct {
+	repaired, different int           // windows
+	missing             []event.Topic // nothing of them is held, although the log has events
+}
+
 // verifyAll compares topics one by one and prints the results, of all topics or only of
-// those that differ. It returns how many windows were repaired and how many still
-// differ.
-func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, repair, all bool) (repaired, different int, err error) {
+// those that differ.
+func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, repair, all bool) (found findings, err error) {
 	for _, t := range topics {
 		a.reportComparing(t)
 		v, err := s.Verify(ctx, t, repair)
 		if err != nil {
-			return 0, 0, s.explainOtherLog(ctx, err)
+			return found, s.explainOtherLog(ctx, err)
 		}
-		if all && nothingHeld(v) && !a.out.isForPerson() {
-			a.note("nothing of %s is held: nothing was compared", t)
+		if nothingHeld(v) {
+			info, err := s.Info(ctx)
+			if err != nil {
+				return found, err
+			}
+			if info.Head.ID > event.Beginning {
+				found.missing = append(found.missing, t)
+			} else if all && !a.out.isForPerson() {
+				a.note("nothing of %s is held: nothing was compared", t)
+			}
 		}
 		if all || len(v.Found) > 0 {
 			if err := a.printVerified(t, v, newPositionTimes(ctx, s.db)); err != nil {
-				return 0, 0, err
+				return found, err
 			}
 		}
 		for _, f := range v.Found {
 			if f.Repaired {
-				repaired++
+				found.repaired++
 			} else {
-				different++
+				found.different++
 			}
 		}
 	}
-	return repaired, different, nil
+	return found, nil
 }
 
 // nothingHeld reports whether there was nothing to compare, which is not the same as

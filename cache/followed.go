@@ -33,6 +33,22 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 	return topics, err
 }
 
+// FollowedSince returns the position at which a sync of a followed topic starts unless it is told
+// otherwise: Beginning, or the one up to which Forget has removed the topic's events.
+func (db *DB) FollowedSince(ctx context.Context, topic event.Topic) (since event.ID, err error) {
+	err = db.file.ViewRow(ctx, `SELECT coalesce(max(since), 0) FROM followed WHERE topic = ?`, []any{topic.String()}, &since)
+	return since, err
+}
+
+// FollowSince lets a sync of a followed topic start at an earlier position than FollowedSince.
+func (db *DB) FollowSince(ctx context.Context, topic event.Topic, since event.ID) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE followed SET since = ?1 WHERE topic = ?2 AND since > ?1`, since, topic.String())
+		return err
+	})
+	return dbfile.Wrap(err, "remember where a topic starts")
+}
+
 // Remember records topics as followed, and url as a server of this log. url must not
 // contain a password. Either may be empty.
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {

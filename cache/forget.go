@@ -26,7 +26,8 @@ func (e *HeldAsError) Error() string {
 var ErrInUse = errors.New("is being filled")
 
 // Forget drops the held events of topic and its parts up to position before, and returns
-// how many events it removed. Up to event.MaxID it also stops following them. Events in a
+// how many events it removed. Up to event.MaxID it also stops following them; otherwise
+// FollowedSince says from then on that they start there. Events in a
 // window of an overlapping topic stay. Imported events are dropped too; the outbox stays.
 // Forget returns a *HeldAsError if a wider window holds all the events, and ErrInUse
 // while a process fills windows that it would cut. It returns a *NeededError if a consumer has
@@ -83,6 +84,14 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 	if err != nil {
 		return err
 	}
+	if span.To == event.MaxID {
+		err = unfollowBelow(tx, topic)
+	} else {
+		err = followAfter(tx, topic, span.To, rows.WindowSet(windows))
+	}
+	if err != nil {
+		return err
+	}
 	for i := range windows {
 		w := &windows[i]
 		held, coming := w.Held().Intersect(span), w.Missing().Intersect(span)
@@ -98,11 +107,6 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 			return ErrInUse
 		case w.Topic.Contains(topic) && !held.Empty():
 			return &HeldAsError{topic, w.Topic}
-		}
-	}
-	if span.To == event.MaxID {
-		if err := unfollowBelow(tx, topic); err != nil {
-			return err
 		}
 	}
 	err = errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span), snapshot.DropFetched(tx, topic, span.To), forgetImported(tx, topic, span), endDoubts(tx, topic, span))
@@ -130,16 +134,39 @@ func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
 
 var moveStart = dbfile.WindowTable.Update("start", "?1") + ` AND id = ?2`
 
+// unfollowBelow ends that topic and its parts are followed.
 func unfollowBelow(tx *sql.Tx, topic event.Topic) error {
+	return eachFollowed(tx, topic, func(t event.Topic) error {
+		_, err := tx.Exec(`DELETE FROM followed WHERE topic = ?`, t.String())
+		return err
+	})
+}
+
+// followAfter notes that topic and its parts start at a position or, if less of them is held, where
+// that ends: a sync would fetch again what is being removed.
+func followAfter(tx *sql.Tx, topic event.Topic, at event.ID, held window.Set) error {
+	return eachFollowed(tx, topic, func(t event.Topic) error {
+		spans := held.Held(t)
+		if len(spans) == 0 {
+			return nil
+		}
+		_, err := tx.Exec(`UPDATE followed SET since = max(since, ?1) WHERE topic = ?2`, min(at, spans[len(spans)-1].To), t.String())
+		return err
+	})
+}
+
+// eachFollowed calls fn with the followed ones of topic and its parts.
+func eachFollowed(tx *sql.Tx, topic event.Topic, fn func(event.Topic) error) error {
 	names, err := texts(tx, `SELECT topic FROM followed`)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if t, err := event.ParseTopic(name); err != nil || !topic.Contains(t) {
+		t, err := event.ParseTopic(name)
+		if err != nil || !topic.Contains(t) {
 			continue
 		}
-		if _, err := tx.Exec(`DELETE FROM followed WHERE topic = ?`, name); err != nil {
+		if err := fn(t); err != nil {
 			return err
 		}
 	}

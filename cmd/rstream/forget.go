@@ -25,7 +25,10 @@ func newForgetCommand(a *app) *cobra.Command {
 		Short:   "Remove held events of a topic from the local copy",
 		Long: `Remove the events of the topics from the local copy and stop following the topics.
 Events that other topics also hold are kept, and so is the outbox. The server is not
-changed.`,
+changed.
+
+With --before, the topics are still followed, and syncs start at MOMENT from then on.
+"sync --since" with an earlier moment fetches older events again.`,
 		Example: `  rstream forget alice/drafts
   rstream forget nc --before 30d`,
 		ValidArgsFunction: a.completeTopics,

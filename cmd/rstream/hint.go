@@ -88,7 +88,10 @@ var typeHints = []typeHint{
 	}),
 	hintAs(func(*cobra.Command, *client.MismatchError) string { return repairHint }),
 	hintAs(func(*cobra.Command, *differsError) string { return repairHint }),
-	hintAs(func(_ *cobra.Command, e *cache.HeldAsError) string {
+	hintAs(func(cmd *cobra.Command, e *cache.HeldAsError) string {
+		if f := cmd.Flags().Lookup("before"); f != nil && f.Changed {
+			return fmt.Sprintf("\"rstream forget %s --before %s\" forgets all of it up to there", shellWord(e.As.String()), shellWord(f.Value.String()))
+		}
 		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(e.As.String()))
 	}),
 	hintAs(func(*cobra.Command, *deliver.PrivateError) string {

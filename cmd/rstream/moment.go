@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +25,9 @@ func (a *app) readMomentOf(name, s string, isEnd bool) (*event.Moment, error) {
 	if s == "" {
 		return nil, nil
 	}
+	if err := checkNoMillis(s); err != nil {
+		return nil, usagef("%s %s: %w", name, s, err)
+	}
 	local, err := event.ParseLocalMoment(s, time.Now())
 	if err != nil {
 		return nil, &usageError{err}
@@ -33,6 +38,15 @@ func (a *app) readMomentOf(name, s string, isEnd bool) (*event.Moment, error) {
 	}
 	a.noteClockChange(name+" "+s, &local, m)
 	return &m, nil
+}
+
+// checkNoMillis refuses milliseconds since 1970, such as those of date +%s%3N. They read as an id that
+// no log reaches, and "forget --before" of such an id would remove everything.
+func checkNoMillis(s string) error {
+	if _, err := strconv.ParseUint(s, 10, 63); err != nil || len(s) != event.IDLen || s[0] == '0' {
+		return nil
+	}
+	return fmt.Errorf("a time in milliseconds? want seconds: %s", s[:len(s)-len("000")])
 }
 
 // noteClockChange says which moment was chosen for a local time that the clock showed
@@ -120,6 +134,9 @@ func (m *momentText) String() string { return string(*m) }
 // Set rejects text that names no moment. Empty values are rejected elsewhere, for all
 // flags.
 func (m *momentText) Set(s string) error {
+	if err := checkNoMillis(s); err != nil {
+		return err
+	}
 	if _, err := event.ParseLocalMoment(s, time.Now()); err != nil && s != "" {
 		return errors.Unwrap(err) // the flag's error already names the moment
 	}

@@ -48,10 +48,10 @@ func (t *allowedTopics) refuseTopic(topic event.Topic, err error) bool {
 	return true
 }
 
-// isForbidden reports whether a server, or a proxy in front of it, has answered with 403.
-func isForbidden(err error) bool {
+// isBarred reports whether a server, or a proxy in front of it, has answered with 401 or 403.
+func isBarred(err error) bool {
 	var status *client.StatusError
-	return errors.As(err, &status) && status.Status == http.StatusForbidden
+	return errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden)
 }
 
 // status returns an error with the exit status of a refusal if a topic was refused. The

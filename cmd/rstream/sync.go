@@ -81,7 +81,7 @@ fetched for the state at the start of the window, and bytes received.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	addMoment(cmd, &o.since, "since", "fetch events after `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.since, "since", "fetch events after `MOMENT` (default: beginning, or that of \"forget --before\")")
 	addMoment(cmd, &o.until, "until", "fetch events up to `MOMENT` (default: now)")
 	addMoment(cmd, &o.at, "at", "fetch only the window around `MOMENT`, and the state at its start")
 	f.BoolVar(&o.print, "print", false, "print fetched events, and the summary on standard error")
@@ -184,13 +184,25 @@ func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) (all
 // out topics that the server refuses, and does not follow them if this sync is the first.
 func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics, r syncRange, o syncOptions) (end event.ID, err error) {
 	topics := allowed.left
+	starts, err := s.startsOf(ctx, topics)
+	if err != nil {
+		return end, err
+	}
 	if len(topics) > 1 && !o.print && r.at == nil {
-		r.group = client.NewTopicGroup(topics)
+		whole := slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return starts[t] > event.Beginning })
+		r.group = client.NewTopicGroup(whole)
 	}
 	defer a.progress.end()
 	for _, t := range topics {
-		synced, err := a.syncOver(ctx, s, t, r, o)
-		if isForbidden(err) && slices.Contains(allowed.added, t) { // it was never allowed
+		own := r
+		if starts[t] > event.Beginning && o.since == "" && r.at == nil {
+			own.Since, own.group = event.At(event.CursorOf(starts[t], s.db.Log())), nil
+		}
+		synced, err := a.syncOver(ctx, s, t, own, o)
+		if err == nil && r.at == nil && synced.Span.From < starts[t] {
+			err = s.db.FollowSince(ctx, t, synced.Span.From)
+		}
+		if isBarred(err) && slices.Contains(allowed.added, t) { // it was never allowed
 			err = errors.Join(err, s.db.Unfollow(ctx, t))
 		}
 		if err != nil && allowed.refuseTopic(t, err) {
@@ -209,6 +221,20 @@ func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics
 		}
 	}
 	return end, nil
+}
+
+// startsOf returns where syncs of topics start by default: where "forget --before" has ended, if that
+// was not the beginning.
+func (s *session) startsOf(ctx context.Context, topics []event.Topic) (map[event.Topic]event.ID, error) {
+	starts := map[event.Topic]event.ID{}
+	for _, t := range topics {
+		since, err := s.db.FollowedSince(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		starts[t] = since
+	}
+	return starts, nil
 }
 
 // followTopics keeps topics up to date and sends the outbox, until ctx ends or, if

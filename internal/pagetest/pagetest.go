@@ -465,6 +465,7 @@ func SplitPostings(db DB) error {
 			chunks  BLOB    NOT NULL,
 			PRIMARY KEY (storage, block)
 		) STRICT, WITHOUT ROWID;
+		ALTER TABLE followed DROP COLUMN since;
 		PRAGMA user_version = 8`)
 	if err != nil {
 		return err

@@ -131,7 +131,8 @@ CREATE TABLE cursor (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE followed (
-  topic TEXT PRIMARY KEY
+  topic TEXT PRIMARY KEY,
+  since INTEGER NOT NULL DEFAULT 0        -- a sync starts there: what came before was removed
 ) STRICT, WITHOUT ROWID;
 
 -- The servers that were seen to serve this log.

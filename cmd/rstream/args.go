@@ -20,8 +20,22 @@ func argCount(least, most int, want string) cobra.PositionalArgs {
 		if len(args) < least {
 			return usagef("want %s", want)
 		}
+		if slices.Contains(args, "") { // of a shell variable that is not set
+			return usagef("want %s, got an empty argument", want)
+		}
 		return nil
 	}
+}
+
+// newFileName requires one argument, the name of a file that SQLite is to write.
+func newFileName(cmd *cobra.Command, args []string) error {
+	if err := argCount(1, 1, "one FILE to write")(cmd, args); err != nil {
+		return err
+	}
+	if args[0] == "-" {
+		return usagef("want the name of a FILE: %s cannot write to standard output", cmd.Name())
+	}
+	return nil
 }
 
 // noArgs refuses arguments.

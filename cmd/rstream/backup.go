@@ -33,7 +33,7 @@ must have the last event of FILE, or the mirror takes nothing from it and says w
   rstream serve --mirror https://log.example.com --db mirror.db`,
 		Annotations: map[string]string{silentAnnotation: silentAlways},
 
-		Args: argCount(1, 1, "one FILE to write"),
+		Args: newFileName,
 		RunE: func(cmd *cobra.Command, args []string) error { return runBackup(cmd.Context(), a, o, args[0]) },
 	}
 	addProgress(a, cmd)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/source"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -120,6 +121,12 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 
 // noCopyError says that there is no copy of the server yet.
 func (a *app) noCopyError() error {
+	if u, err := source.ParseURL(a.servers[0]); err == nil {
+		if path, err := sourcePath(u, nil); err == nil && exists(path) {
+			shown := source.ShownURL(a.servers[0])
+			return &exitError{exitFailed, shown + " is a source, not a server", fmt.Sprintf("name it as the first argument, as in \"rstream log %s\"", shown)}
+		}
+	}
 	return &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
 		"run \"rstream sync\" first, or name a file with --cache FILE"}
 }

@@ -153,10 +153,12 @@ func (tr *answerTrial) checkSummary(r ran, line string) {
 	case "status":
 		half := uint64(tr.l.head - tr.l.half)
 		switch {
-		case s.Reachable && (s.Head == nil || *s.Head != tr.l.head || s.Lag == nil || *s.Lag != half):
+		case s.Head != nil && (!s.Reachable || s.Error != "" || *s.Head != tr.l.head || s.Lag == nil || *s.Lag != half):
 			wrong = "that is not the log's head"
-		case s.Reachable == (s.Error != "") || !s.Reachable && tr.f.at != 0 && len(tr.failed) == 0:
+		case s.Head == nil && (s.Error == "" || tr.f.at != 0 && len(tr.failed) == 0):
 			wrong = "the server was well"
+		case s.Head == nil && s.Reachable && tr.f.at == 0:
+			wrong = "nothing answers"
 		}
 	default:
 		wrong = "nothing here can tell whether that is so"

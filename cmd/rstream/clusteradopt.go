@@ -36,7 +36,7 @@ it, and keep the events that both logs share.`,
   rstream serve --db a.db --nats nats://n1:4222 --stream log2`,
 		Annotations: map[string]string{silentAnnotation: silentAlways},
 
-		Args: argCount(1, 1, "one FILE to write"),
+		Args: newFileName,
 		RunE: func(cmd *cobra.Command, args []string) error { return runClusterAdopt(cmd.Context(), a, o, args[0]) },
 	}
 	f := cmd.Flags()

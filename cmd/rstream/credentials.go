@@ -175,7 +175,9 @@ func (a *app) findToken(ctx context.Context, server string) (token, from string,
 		token, err = a.tokens.runCommand(ctx, c.tokenCommand)
 		return token, "--token-command", err
 	}
-	token, err = checkTokenText(a.environmentToken(), tokenVariable)
+	if token, err = checkTokenText(a.environmentToken(), tokenVariable); err != nil {
+		err = usagef("%w", err)
+	}
 	return token, tokenVariable, err
 }
 

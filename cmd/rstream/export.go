@@ -35,6 +35,10 @@ interrupted, nothing changes. Without --to, events go to standard output.`,
   rstream export alice | ssh host rstream import -`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.needTopics(args)
 			if err != nil {
 				return err

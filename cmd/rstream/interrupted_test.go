@@ -166,7 +166,7 @@ func TestStatusCheckLate(t *testing.T) {
 	defer db.Close()
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
 	defer cancel()
-	r := statusReport{Reachable: true, File: path, Log: db.Log(), ServerLog: db.Log(), Role: cache.Client, Followed: []event.Topic{event.All}}
+	r := statusReport{Reachable: true, Head: new(event.ID), File: path, Log: db.Log(), ServerLog: db.Log(), Role: cache.Client, Followed: []event.Topic{event.All}}
 	if err := r.compareServer(ctx, &app{servers: []string{"http://127.0.0.1:1"}}, db, statusOptions{check: true}); statusOf(err) != exitUnreachable {
 		t.Errorf("compareServer: %v", err)
 	}

@@ -154,6 +154,11 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 			return err
 		}
 	}
+	origins, err := parseOrigins(o.origins)
+	if err != nil {
+		return err
+	}
+	o.origins = origins
 	relay, err := a.newRelay(o.sources)
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func newServerReports(infos []client.ServerInfo) []serverReport {
 		r := &reports[i]
 		r.URL = wire.RedactURL(infos[i].URL)
 		if err := infos[i].Err; err != nil {
-			r.Error, _ = probeProblem(err)
+			r.Error, r.Reachable = probeProblem(err)
 			continue
 		}
 		r.Reachable, r.Log, r.Head = true, infos[i].Log, &infos[i].Head.ID
@@ -109,9 +109,9 @@ func (r *statusReport) addServerNotes(ctx context.Context, a *app, db *cache.DB)
 // printServers prints the log, or why it is not one, and a row for each server.
 func (r *statusReport) printServers(row func(name, format string, args ...any)) {
 	switch {
-	case r.Reachable:
+	case r.Head != nil:
 		row("log", "%s, head %s%s", r.ServerLog, *r.Head, afterComma(r.HeadTime))
-	case r.refused:
+	case r.Reachable:
 		row("log", "%s", r.Error)
 	}
 	for i := range r.Servers {
@@ -128,6 +128,8 @@ func (s *serverReport) reportText() string {
 	switch {
 	case !s.Reachable:
 		text += ", not reachable: " + s.Error
+	case s.Error != "":
+		text += ", " + s.Error
 	case s.Lag == nil:
 		text += fmt.Sprintf(", log %s, head %s", s.Log, *s.Head)
 	case *s.Lag > 0:

@@ -44,7 +44,7 @@ func (s *chosenSource) syncCommand() string {
 }
 
 // sourceCommands are the commands that work on a source in place of a server.
-var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset", "doctor", "cursor", "dead"}
+var sourceCommands = []string{"tail", "sync", "log", "export", "state", "get", "windows", "status", "verify", "reset", "doctor", "cursor", "dead"}
 
 // worksOnSource reports whether cmd is one of sourceCommands, or of their commands.
 func worksOnSource(cmd *cobra.Command) bool {
@@ -109,7 +109,7 @@ func (a *app) isServerAddress(cmd *cobra.Command, address string) bool {
 	if known, err := loadServers(); err == nil && known[wire.WithoutUser(server)] != "" {
 		return true
 	}
-	if path, err := sourcePath(u, nil); err != nil || exists(path) || slices.Contains([]string{"log", "windows"}, cmd.Name()) {
+	if path, err := sourcePath(u, nil); err != nil || exists(path) || slices.Contains([]string{"log", "export", "windows"}, cmd.Name()) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), probeTime)

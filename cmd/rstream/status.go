@@ -80,7 +80,7 @@ which needs no token and no copy. The exit status is 0, 1 if it cannot, or 5.`,
 }
 
 // A statusReport is the output of status. Members about the server are omitted if it
-// cannot be reached, those about the file if there is none.
+// cannot be reached or answers with an error, those about the file if there is none.
 type statusReport struct {
 	Type      string         `json:"type"`
 	Server    string         `json:"server"`
@@ -123,7 +123,6 @@ type statusReport struct {
 
 	newest  string // the server with the newest head, if there are several
 	failure error  // why the server did not answer
-	refused bool   // the server answered with an error
 	older   bool   // a followed topic is not held up to Reached
 }
 
@@ -214,7 +213,7 @@ func (r *statusReport) compareServer(ctx context.Context, a *app, db *cache.DB, 
 			return err
 		}
 	}
-	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
+	if r.Head == nil || r.ServerLog != r.Log || r.Role != cache.Client {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
@@ -308,7 +307,10 @@ func (r *statusReport) askServers(ctx context.Context, a *app) error {
 	if err == nil {
 		r.addFromServer(ctx, c)
 	} else {
-		r.Error, r.refused = probeProblem(err)
+		if errors.As(err, new(*usageError)) {
+			return err
+		}
+		r.Error, r.Reachable = probeProblem(err)
 		r.failure = r.nameLate(err)
 	}
 	return context.Cause(contextWithoutDeadline(ctx))
@@ -333,12 +335,12 @@ func (r *statusReport) probeServers(ctx context.Context, a *app, c *client.Clien
 		return err
 	}
 	for i := range infos {
-		if of := &infos[i]; of.Err == nil && (!r.Reachable || of.Head.ID > *r.Head) {
+		if of := &infos[i]; of.Err == nil && (r.Head == nil || of.Head.ID > *r.Head) {
 			r.newest = of.URL
 			r.describeLog(of.Info)
 		}
 	}
-	if !r.Reachable {
+	if r.Head == nil {
 		return infos[0].Err
 	}
 	return nil
@@ -503,12 +505,12 @@ func (r *statusReport) printStatus(out *output) error {
 	switch {
 	case len(r.Servers) > 0:
 		r.printServers(row)
-	case r.Reachable:
+	case r.Head != nil:
 		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)
 		if r.HeadTime != nil {
 			row("head", "%s", localTime(*r.HeadTime))
 		}
-	case r.refused:
+	case r.Reachable: // it answered with an error
 		row("server", "%s: %s", r.Server, r.Error)
 	default:
 		row("server", "%s, not reachable: %s", r.Server, r.Error)

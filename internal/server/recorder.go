@@ -129,6 +129,9 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 		if level = slog.LevelWarn; status < http.StatusInternalServerError {
 			said = "request refused"
 		}
+		if status == http.StatusMisdirectedRequest {
+			level = slog.LevelDebug // status asks every server for its sources
+		}
 	}
 	if !s.cfg.Logger.Enabled(r.Context(), level) {
 		return

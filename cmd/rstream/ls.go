@@ -41,9 +41,13 @@ the last value of each storage, and counts that event alone.`,
   rstream ls alice/posts/
   rstream ls -R --sort bytes
   rstream ls '*/quakes' -o json | jq .events`,
-		Args:              oneTopic,
+		Args:              afterURL(oneTopic),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.parseTopicArgs(args)
 			if err != nil {
 				return err
@@ -117,7 +121,7 @@ func runLs(ctx context.Context, a *app, o lsOptions, topic event.Topic) error {
 		case log != nil:
 			defer log.Close()
 			return l.print(fileUsage(ctx, log, topic, !o.recursive))
-		case o.offline:
+		case o.offline, a.source != nil:
 			return l.printCopy(ctx)
 		}
 		return l.printServer(ctx)

@@ -44,7 +44,7 @@ func (s *chosenSource) syncCommand() string {
 }
 
 // sourceCommands are the commands that work on a source in place of a server.
-var sourceCommands = []string{"tail", "sync", "log", "export", "state", "get", "windows", "status", "verify", "reset", "doctor", "cursor", "dead"}
+var sourceCommands = []string{"tail", "sync", "log", "ls", "export", "state", "get", "windows", "status", "verify", "reset", "doctor", "cursor", "dead"}
 
 // worksOnSource reports whether cmd is one of sourceCommands, or of their commands.
 func worksOnSource(cmd *cobra.Command) bool {
@@ -78,7 +78,7 @@ func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err e
 		args = args[1:]
 	}
 	f := cmd.Flags().Lookup("all")
-	needsTopic := f != nil && !f.Changed && cmd.Name() != "verify"
+	needsTopic := f != nil && !f.Changed && cmd.Name() != "verify" && cmd.Name() != "ls"
 	if (given || a.source != nil) && len(args) == 0 && needsTopic {
 		args = []string{event.All.String()}
 	}

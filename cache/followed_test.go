@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -45,4 +46,33 @@ func TestFollowedSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(alice, 0)
+}
+
+// A copy of a log that was restored starts its topics where the copy before did, but not after the
+// position at which the logs parted. Those that it follows already start where they did.
+func TestMigrateFollowed(t *testing.T) {
+	old, db := openClient(t), openClient(t)
+	list := topics(t, "alice", "bob", "carol", "dave")
+	for _, topic := range list {
+		obtain(t, old, topic, clientLog, window.Span{From: 0, To: 20})
+	}
+	if err := errors.Join(old.Remember(t.Context(), list, ""), db.Remember(t.Context(), list[2:3], "")); err != nil {
+		t.Fatal(err)
+	}
+	for i, before := range []event.ID{7, 18, 9} {
+		if _, err := old.Forget(t.Context(), list[i], before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.MigrateCursors(t.Context(), old, 15); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []event.ID{7, 15, 0, 0} {
+		if got, err := db.FollowedSince(t.Context(), list[i]); err != nil || got != want {
+			t.Errorf("%s starts at %s, %v, want %s", list[i], got, err, want)
+		}
+	}
+	if got, err := db.Followed(t.Context()); err != nil || len(got) != len(list) {
+		t.Errorf("followed are %s, %v", got, err)
+	}
 }

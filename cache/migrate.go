@@ -94,6 +94,27 @@ func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 	}
 }
 
+// followLike follows topics of another copy, from where they start there, but not after parted.
+func (db *DB) followLike(ctx context.Context, old *DB, topics []event.Topic, parted event.ID) error {
+	starts := make([]event.ID, len(topics))
+	for i, t := range topics {
+		since, err := old.FollowedSince(ctx, t)
+		if err != nil {
+			return err
+		}
+		starts[i] = min(since, parted)
+	}
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		for i, t := range topics {
+			if _, err := tx.Exec(`INSERT INTO followed (topic, since) VALUES (?, ?) ON CONFLICT DO NOTHING`, t.String(), starts[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return dbfile.Wrap(err, "copy the followed topics")
+}
+
 // MigrateCursors copies the cursors and the followed topics of another copy, whose log this
 // copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
 // set back to parted, and that of a consumer to before the first event that it has not done.
@@ -107,7 +128,7 @@ func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) erro
 	if err != nil {
 		return err
 	}
-	if err := db.Remember(ctx, topics, ""); err != nil {
+	if err := db.followLike(ctx, old, topics, parted); err != nil {
 		return err
 	}
 	cursors = slices.DeleteFunc(cursors, func(c CursorInfo) bool { return c.Damaged }) // where they were is not known

@@ -11,9 +11,8 @@ import (
 )
 
 // OldestMissing returns the oldest event that the server has of topics after the end of what
-// is held of each of them, or nil if there is none. If nothing is held of a followed topic, that is
-// after the position at which it starts. It stores nothing. Ranges that are missing before the end
-// of the held range do not count.
+// is held of each of them and the position at which it starts if it is followed, or nil if there is
+// none. It stores nothing. Ranges that are missing before the end of the held range do not count.
 func (c *Client) OldestMissing(ctx context.Context, topics ...event.Topic) (*event.Event, error) {
 	ev, err := c.oldestMissing(ctx, topics)
 	if err != nil {
@@ -41,7 +40,7 @@ func (c *Client) oldestMissing(ctx context.Context, topics []event.Topic) (oldes
 			return nil, storeError(err)
 		}
 		if len(held) > 0 {
-			end = held[len(held)-1].To
+			end = max(end, held[len(held)-1].To)
 		}
 		ends[end] = append(ends[end], t)
 	}

@@ -17,6 +17,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+// Resolve asks the server which positions the moments of r are. It fetches nothing.
+func (c *Client) Resolve(ctx context.Context, topic event.Topic, r Range) (window.Span, error) {
+	span, err := c.resolveRange(ctx, []event.Topic{topic}, r)
+	if err = causeIfEnded(ctx, err); err != nil {
+		err = fmt.Errorf("find the range of %s: %w", topic, err)
+	}
+	return span, err
+}
+
 // resolveRange asks the server to resolve the moments of r to positions, once. All later
 // requests use the positions.
 func (c *Client) resolveRange(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {

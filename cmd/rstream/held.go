@@ -17,6 +17,16 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 		return err
 	}
 	hint := fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))
+	for _, t := range topics {
+		start, err := db.FollowedSince(ctx, t)
+		if err != nil {
+			return err
+		}
+		if start > event.Beginning {
+			hint = fmt.Sprintf("it was forgotten up to %s; fetch it again with \"rstream sync %s --since beginning\"", start, shellTopics(topics))
+			break
+		}
+	}
 	if len(others) > 0 {
 		hint += "; held topics: " + topicList(others[:min(len(others), namedTopics)])
 	}

@@ -43,12 +43,7 @@ nothing is imported.`,
   rstream import all.jsonl.gz
   rstream export --all --server OLD | rstream import - --server NEW
   rstream import old.jsonl --log 5ZC8Y0M7Q2KJ4T1R`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("want one file, or - for standard input")
-			}
-			return nil
-		},
+		Args: argCount(1, 1, "one file, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runImport(cmd.Context(), a, o, args[0]) },
 	}
 	addProgress(a, cmd)

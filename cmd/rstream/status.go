@@ -340,10 +340,15 @@ func (r *statusReport) probeServers(ctx context.Context, a *app, c *client.Clien
 			r.describeLog(of.Info)
 		}
 	}
-	if r.Head == nil {
-		return infos[0].Err
+	if r.Head != nil {
+		return nil
 	}
-	return nil
+	for i := range infos {
+		if _, answered := probeProblem(infos[i].Err); answered {
+			return infos[i].Err
+		}
+	}
+	return infos[0].Err
 }
 
 // statusConfig is clientConfig without notes of servers that are left: the report says so.
@@ -491,7 +496,11 @@ func (r *statusReport) anyOlder(ctx context.Context, db *cache.DB) (bool, error)
 	}
 	for _, t := range r.Followed {
 		held, err := db.Held(ctx, t)
-		if err != nil || held.EndAfter(*r.Reached-1) < *r.Reached {
+		if err != nil {
+			return true, err
+		}
+		start, err := db.FollowedSince(ctx, t)
+		if err != nil || max(start, held.EndAfter(*r.Reached-1)) < *r.Reached {
 			return true, err
 		}
 	}

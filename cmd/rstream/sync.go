@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
 )
 
 type syncOptions struct {
@@ -184,23 +185,19 @@ func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) (all
 // out topics that the server refuses, and does not follow them if this sync is the first.
 func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics, r syncRange, o syncOptions) (end event.ID, err error) {
 	topics := allowed.left
-	starts, err := s.startsOf(ctx, topics)
-	if err != nil {
-		return end, err
-	}
 	if len(topics) > 1 && !o.print && r.at == nil {
-		whole := slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return starts[t] > event.Beginning })
+		whole, err := s.wholeTopics(ctx, topics)
+		if err != nil {
+			return end, err
+		}
 		r.group = client.NewTopicGroup(whole)
 	}
 	defer a.progress.end()
 	for _, t := range topics {
-		own := r
-		if starts[t] > event.Beginning && o.since == "" && r.at == nil {
-			own.Since, own.group = event.At(event.CursorOf(starts[t], s.db.Log())), nil
-		}
-		synced, err := a.syncOver(ctx, s, t, own, o)
-		if err == nil && r.at == nil && synced.Span.From < starts[t] {
-			err = s.db.FollowSince(ctx, t, synced.Span.From)
+		own, err := s.rangeOf(ctx, t, r, o)
+		var synced client.Synced
+		if err == nil {
+			synced, err = a.syncOver(ctx, s, t, own, o)
 		}
 		if isBarred(err) && slices.Contains(allowed.added, t) { // it was never allowed
 			err = errors.Join(err, s.db.Unfollow(ctx, t))
@@ -223,18 +220,57 @@ func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics
 	return end, nil
 }
 
-// startsOf returns where syncs of topics start by default: where "forget --before" has ended, if that
-// was not the beginning.
-func (s *session) startsOf(ctx context.Context, topics []event.Topic) (map[event.Topic]event.ID, error) {
-	starts := map[event.Topic]event.ID{}
+// wholeTopics returns those of topics that start at the beginning.
+func (s *session) wholeTopics(ctx context.Context, topics []event.Topic) (whole []event.Topic, err error) {
 	for _, t := range topics {
-		since, err := s.db.FollowedSince(ctx, t)
+		start, err := s.db.FollowedSince(ctx, t)
 		if err != nil {
 			return nil, err
 		}
-		starts[t] = since
+		if start == event.Beginning {
+			whole = append(whole, t)
+		}
 	}
-	return starts, nil
+	return whole, nil
+}
+
+// rangeOf returns the range of a topic. Without --since, one that "forget --before" has shortened
+// starts where that has ended. An earlier --since moves this back, even if the sync is interrupted, and
+// so do imported events.
+func (s *session) rangeOf(ctx context.Context, t event.Topic, r syncRange, o syncOptions) (syncRange, error) {
+	start, err := s.db.FollowedSince(ctx, t)
+	if err != nil || start == event.Beginning || r.at != nil {
+		return r, err
+	}
+	if o.since != "" {
+		span, err := s.Resolve(ctx, t, client.Range{Since: r.Since})
+		if errors.As(err, new(*client.GapError)) {
+			return r, nil // which sync finds, too
+		}
+		if err != nil {
+			return r, err
+		}
+		return r, s.db.FollowSince(ctx, t, span.From)
+	}
+	imported, err := s.db.Imports().CandidateSpan(ctx, t, window.Span{From: event.Beginning, To: start})
+	if err != nil {
+		return r, err
+	}
+	if !imported.Empty() {
+		start = imported.From
+		if err := s.db.FollowSince(ctx, t, start); err != nil {
+			return r, err
+		}
+	}
+	if r.Until != nil {
+		span, err := s.Resolve(ctx, t, client.Range{Since: *r.Until, Until: r.Until})
+		if err != nil {
+			return r, err
+		}
+		start = min(start, span.To) // then there is nothing to fetch
+	}
+	r.Since, r.group = event.At(event.CursorOf(start, s.db.Log())), nil
+	return r, nil
 }
 
 // followTopics keeps topics up to date and sends the outbox, until ctx ends or, if

@@ -170,11 +170,11 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 			return found, s.explainOtherLog(ctx, err)
 		}
 		if nothingHeld(v) {
-			info, err := s.Info(ctx)
+			lacks, err := s.lacksEvents(ctx, t)
 			if err != nil {
 				return found, err
 			}
-			if info.Head.ID > event.Beginning {
+			if lacks {
 				found.missing = append(found.missing, t)
 			} else if all && !a.out.isForPerson() {
 				a.note("nothing of %s is held: nothing was compared", t)
@@ -194,6 +194,17 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 		}
 	}
 	return found, nil
+}
+
+// lacksEvents reports whether a copy that holds nothing of a topic lacks events: the log has some
+// after the position at which the topic starts.
+func (s *session) lacksEvents(ctx context.Context, t event.Topic) (bool, error) {
+	start, err := s.db.FollowedSince(ctx, t)
+	if err != nil {
+		return false, err
+	}
+	info, err := s.Info(ctx)
+	return info.Head.ID > start, err
 }
 
 // nothingHeld reports whether there was nothing to compare, which is not the same as

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -14,7 +15,7 @@ func parseOrigins(given []string) (origins []string, err error) {
 			continue
 		}
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(u.Host, "*") || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if err != nil || !isOrigin(u) {
 			return nil, usagef("--allow-origin %s: want an origin such as https://app.example.com, or *", text)
 		}
 		host := strings.ToLower(u.Host)
@@ -27,4 +28,21 @@ func parseOrigins(given []string) (origins []string, err error) {
 		origins = append(origins, u.Scheme+"://"+host)
 	}
 	return origins, nil
+}
+
+// isOrigin reports whether a URL has the parts of an origin, and no others. A name that is not ASCII
+// is sent as punycode.
+func isOrigin(u *url.URL) bool {
+	if u.Scheme == "" || u.Hostname() == "" || u.User != nil || u.ForceQuery || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		return false
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' || strings.ContainsRune("*,;\"'", r) }) {
+		return false
+	}
+	port := u.Port()
+	if port == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == port
 }

@@ -12,7 +12,7 @@ func TestParseOrigins(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("parseOrigins = %q, %v, want %q", got, err, want)
 	}
-	for _, text := range []string{"", "example.com", "localhost:8080", "https://ok.example/page", "https://ok.example?x", "https://", "https://*.example.com", "https://a@b.example"} {
+	for _, text := range []string{"", "example.com", "localhost:8080", "https://ok.example/page", "https://ok.example?x", "https://", "https://*.example.com", "https://a@b.example", "https://app.example:", "https://app.example:0443", "https://app.example:99999", "https://bücher.example", "https://app.example?", "https://a.b,c.d"} {
 		if got, err := parseOrigins([]string{text}); err == nil {
 			t.Errorf("%q was taken, as %q", text, got)
 		}

@@ -219,9 +219,10 @@ func (x *expressions) runText(name string, code *gojq.Code) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, errNoText)
 }
 
-// parseData returns data as the input of expressions: parsed if it is JSON, else as text.
+// parseData returns data as the input of expressions: parsed if it is JSON that valueOfData takes, else
+// as text. Parsed, a lone surrogate would be another character, the same for all of them.
 func parseData(data []byte) any {
-	if v, err := event.CompactValue(data); err == nil {
+	if v, err := event.CompactValue(data); err == nil && event.CheckNewValue(v) == nil {
 		dec := json.NewDecoder(bytes.NewReader(v))
 		dec.UseNumber()
 		var parsed any

@@ -89,6 +89,7 @@ func TestMapRefuses(t *testing.T) {
 		"two values":            {Mapping{Value: "1, 2"}, "1"},
 		"not a number":          {Mapping{Path: "nan"}, "1"},
 		"a long user":           {Mapping{User: `"x" * 1000`}, "1"},
+		"half a pair":           {Mapping{Key: ".k"}, `{"k":"\ud800"}`},
 	} {
 		if d, taken, err := mapOne(t, tt.mapping, Frame{Data: []byte(tt.data)}); err == nil || taken {
 			t.Errorf("%s: %+v, %v, %v", name, d, taken, err)

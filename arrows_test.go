@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"internal/machine":    {},
 	"internal/testfile":   {"event"},
 	"internal/longtest":   {},
+	"internal/testport":   {},
 	"internal/pagetest":   {"event"},
 	"internal/bench":      {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":       {"event", "window", "cache", "client", "internal/server"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rstream-dev/rstream/internal/bench"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testport"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -106,7 +107,7 @@ func TestLookingCost(t *testing.T) {
 	s := newBoardStory(t, "b")
 	page, _ := s.look()
 	for _, n := range []*nodeServer{s.nodes[0], s.board} {
-		admin := freeAddress()
+		admin := testport.Addresses(1)[0]
 		n.kill(n.process)
 		n.args = append(n.args, "--admin", admin)
 		n.start()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testport"
 )
 
 // A killable is a server on one port that is killed and started again.
@@ -44,17 +44,8 @@ func startKillable(w *walker, flags string) *killable {
 }
 
 // newKillable returns a server that restart starts.
-func newKillable(w *walker) *killable { return &killable{walker: w, base: "http://" + freeAddress()} }
-
-// freeAddress returns an address whose port no program gets by chance while its server is away.
-func freeAddress() string {
-	for {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
+func newKillable(w *walker) *killable {
+	return &killable{walker: w, base: "http://" + testport.Addresses(1)[0]}
 }
 
 func (k *killable) restart() {

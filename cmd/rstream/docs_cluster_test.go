@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rstream-dev/rstream/internal/testport"
 )
 
 const (
@@ -207,14 +208,10 @@ func TestTenLines(t *testing.T) {
 	}
 	script := strings.Join(blocks, "--\n")
 	listeners := map[string]string{}
-	var held []net.Listener
-	for _, port := range []string{"4222", "8420", "8421", "8422"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		listeners[port] = l.Addr().String()
+	ports := []string{"4222", "8420", "8421", "8422"}
+	addresses := testport.Addresses(len(ports))
+	for i, port := range ports {
+		listeners[port] = addresses[i]
 		if !strings.Contains(script, "127.0.0.1:"+port) {
 			t.Errorf("the lines have no port %s", port)
 		}
@@ -232,9 +229,6 @@ func TestTenLines(t *testing.T) {
 		if err := os.Symlink(executable(t), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, l := range held {
-		l.Close() // the servers take the ports
 	}
 	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {

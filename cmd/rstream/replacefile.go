@@ -5,11 +5,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
-// replaceFile replaces a file as a whole, so that a reader never sees half of it.
+// replaceFile replaces a file as a whole, so that a reader never sees half of it. A symbolic link
+// stays: the file that it names is replaced. A device is written to.
 func replaceFile(path string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	target, err := replaceable(path)
+	if err != nil {
+		return err
+	}
+	if target == "" {
+		return writeDevice(path, b)
+	}
+	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+"-*")
 	if err != nil {
 		return err
 	}
@@ -18,5 +27,30 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return os.Rename(f.Name(), target)
+}
+
+// replaceable returns the file that a new one replaces: path, or what a symbolic link names. It is
+// "" if that is no regular file, such as /dev/stdout, in whose place a file would be in everybody's way.
+func replaceable(path string) (target string, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return path, nil
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", nil
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// writeDevice writes to a device. It does not wait for the reader of a FIFO.
+func writeDevice(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
 }

@@ -434,11 +434,19 @@ func stageURL(path, url string) (publish func() error, err error) {
 	if path == "" {
 		return func() error { return nil }, nil
 	}
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	if err := os.WriteFile(tmp, []byte(url+"\n"), 0o644); err != nil {
+	b := []byte(url + "\n")
+	target, err := replaceable(path)
+	if err != nil {
 		return nil, err
 	}
-	return func() error { return os.Rename(tmp, path) }, nil
+	if target == "" {
+		return func() error { return writeDevice(path, b) }, nil
+	}
+	tmp := filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".tmp")
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+		return nil, err
+	}
+	return func() error { return os.Rename(tmp, target) }, nil
 }
 
 // serveUntil serves until ctx ends. It first ends streams, each after an event:

@@ -20,7 +20,13 @@ func TestNodesWithoutServer(t *testing.T) {
 	cfg := newConfig(t, strings.Join(urls, ","), "a")
 	cfg.Replicas = 3
 	n := &node{t: t, cfg: cfg, path: t.TempDir() + "/log.db"}
-	await(t, "a node starts", func() bool { return n.tryStart(t.Context()) == nil })
+	await(t, "a node starts", func() bool {
+		err := n.tryStart(t.Context())
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
 	t.Cleanup(func() { n.stop() })
 	n.mustAppend(draft("p", "x"))
 	on := map[string]int{} // how many of those that are gone have their consumer on a server

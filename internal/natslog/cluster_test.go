@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testport"
 )
 
 // serverVariable has the config file of the NATS server that a process of the test binary is.
@@ -53,25 +53,25 @@ func runServer(path string) {
 // A cluster is three NATS servers, each a process of the test binary.
 type cluster struct {
 	t         testing.TB
-	ports     []int
+	addresses []string  // for clients, then of the routes
 	config    [3]string // files
 	processes [3]*exec.Cmd
 }
 
 func startCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{t: t, ports: freePorts(t, 6)}
+	c := &cluster{t: t, addresses: testport.Addresses(6)}
 	var routes []string
-	for _, port := range c.ports[3:] {
-		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
+	for _, address := range c.addresses[3:] {
+		routes = append(routes, "nats-route://"+address)
 	}
 	for i := range c.processes {
 		c.config[i] = filepath.Join(t.TempDir(), "nats.conf")
 		writeFile(t, c.config[i], fmt.Sprintf(`
-			server_name: s%d, listen: "127.0.0.1:%d", max_payload: 2MB
+			server_name: s%d, listen: %q, max_payload: 2MB
 			jetstream { store_dir: %q }
-			cluster { name: test, listen: "127.0.0.1:%d", no_advertise: true, routes: [%s] }
-		`, i, c.ports[i], filepath.Join(t.TempDir(), "js"), c.ports[3+i], strings.Join(routes, ", ")))
+			cluster { name: test, listen: %q, no_advertise: true, routes: [%s] }
+		`, i, c.addresses[i], filepath.Join(t.TempDir(), "js"), c.addresses[3+i], strings.Join(routes, ", ")))
 		c.start(i)
 	}
 	t.Cleanup(func() {
@@ -126,21 +126,7 @@ func (c *cluster) leader(n *node, or int) int {
 	return or
 }
 
-// freePorts returns ports that are free at the moment.
-func freePorts(t testing.TB, n int) (ports []int) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
-func (c *cluster) url(i int) string { return fmt.Sprintf("nats://127.0.0.1:%d", c.ports[i]) }
+func (c *cluster) url(i int) string { return "nats://" + c.addresses[i] }
 
 // kill ends a node as if its process was killed, as far as others can see: it says nothing more.
 func (n *node) kill() {

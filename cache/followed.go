@@ -34,10 +34,20 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 }
 
 // FollowedSince returns the position at which a sync of a followed topic starts unless it is told
-// otherwise: Beginning, or the one up to which Forget has removed the topic's events.
+// otherwise: Beginning, the one up to which Forget has removed the topic's events, or that of
+// FollowAfter.
 func (db *DB) FollowedSince(ctx context.Context, topic event.Topic) (since event.ID, err error) {
 	err = db.file.ViewRow(ctx, `SELECT coalesce(max(since), 0) FROM followed WHERE topic = ?`, []any{topic.String()}, &since)
 	return since, err
+}
+
+// FollowAfter lets syncs of a followed topic start at a position, if they start earlier now.
+func (db *DB) FollowAfter(ctx context.Context, topic event.Topic, since event.ID) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE followed SET since = max(since, ?1) WHERE topic = ?2`, since, topic.String())
+		return err
+	})
+	return dbfile.Wrap(err, "remember where a topic starts")
 }
 
 // FollowSince lets a sync of a followed topic start at an earlier position than FollowedSince.

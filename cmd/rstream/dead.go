@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -259,6 +260,9 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 	if _, err := o.consumers(ctx, db); err != nil {
 		return err
 	}
+	if err := checkDead(ctx, db, o.name, numbers); err != nil {
+		return err
+	}
 	// Print them first: the lines of dropped ones may exist nowhere else.
 	var picked []int64
 	err = eachDead(ctx, db, o.name, func(d *cache.DeadLetter) error {
@@ -279,4 +283,20 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 		picked = numbers // one that does not exist is an error
 	}
 	return change.apply(db, ctx, o.name, picked)
+}
+
+// checkDead returns an error if a consumer has no dead letter of one of the numbers.
+func checkDead(ctx context.Context, db *cache.DB, name string, numbers []int64) error {
+	missing := map[int64]bool{}
+	for _, n := range numbers {
+		missing[n] = true
+	}
+	err := eachDead(ctx, db, name, func(d *cache.DeadLetter) error {
+		delete(missing, d.Number)
+		return nil
+	})
+	for n := range missing {
+		return errors.Join(err, &exitError{exitFailed, fmt.Sprintf("cursor %s: %d: no such dead letter", name, n), "nothing was changed"})
+	}
+	return err
 }

@@ -23,7 +23,7 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 			return err
 		}
 		if start > event.Beginning {
-			hint = fmt.Sprintf("it was forgotten up to %s; fetch it again with \"rstream sync %s --since beginning\"", start, shellTopics(topics))
+			hint = fmt.Sprintf("syncs of it start at %s; fetch what came before with \"rstream sync %s --since beginning\"", start, shellTopics(topics))
 			break
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -125,7 +126,7 @@ var errNoStdout = &exitError{exitFailed, "standard output is closed (or /dev/nul
 	"to discard the output, redirect it with >/dev/null"}
 
 // silentAnnotation marks commands that print nothing to standard output: always; with
-// --quiet and without --print; or with a file in --to.
+// --quiet and without --print; or with a file in --to, or as an argument.
 const (
 	silentAnnotation = "silent"
 	silentAlways     = "always"
@@ -139,8 +140,10 @@ func (a *app) mayPrint(cmd *cobra.Command) bool {
 	case silentAlways:
 		return false
 	case silentIfFile:
-		f := cmd.Flags().Lookup("to")
-		return f == nil || f.Value.String() == "" || f.Value.String() == "-"
+		if f := cmd.Flags().Lookup("to"); f != nil {
+			return f.Value.String() == "" || f.Value.String() == "-"
+		}
+		return slices.Contains(cmd.Flags().Args(), "-")
 	case silentIfQuiet:
 		f := cmd.Flags().Lookup("print")
 		return !a.quiet || f != nil && f.Value.String() == "true"

@@ -16,7 +16,7 @@ import (
 
 func newSalvageCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Annotations: map[string]string{silentAnnotation: silentAlways},
+		Annotations: map[string]string{silentAnnotation: silentIfFile},
 
 		Use:     "salvage FILE OUT",
 		GroupID: groupTools,

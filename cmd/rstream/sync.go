@@ -82,12 +82,12 @@ fetched for the state at the start of the window, and bytes received.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	addMoment(cmd, &o.since, "since", "fetch events after `MOMENT` (default: beginning, or that of \"forget --before\")")
+	addMoment(cmd, &o.since, "since", "fetch events after `MOMENT` (default: beginning, or as \"forget --before\" left it)")
 	addMoment(cmd, &o.until, "until", "fetch events up to `MOMENT` (default: now)")
 	addMoment(cmd, &o.at, "at", "fetch only the window around `MOMENT`, and the state at its start")
 	f.BoolVar(&o.print, "print", false, "print fetched events, and the summary on standard error")
 	f.BoolVar(&o.follow, "follow", false, "keep running and stay up to date")
-	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, fetch the rest")
+	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, fetch the rest, and start there from then on")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	f.StringVar(&o.strategy, "strategy", "auto", "`METHOD` of finding imported events that the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "print how missing events were found, and at what cost")
@@ -369,7 +369,11 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r syncRan
 		return synced, err
 	}
 	r.Since = event.At(event.CursorOf(gap.Oldest, s.db.Log()))
-	return a.syncOne(ctx, s, t, r, o)
+	synced, err = a.syncOne(ctx, s, t, r, o)
+	if err == nil { // later syncs need not skip it again
+		err = s.db.FollowAfter(ctx, t, gap.Oldest)
+	}
+	return synced, err
 }
 
 // reportComparing begins the progress of a topic, of which nothing is known yet.

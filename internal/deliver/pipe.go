@@ -148,7 +148,10 @@ func checkAnswer(answer []byte, id event.ID) error {
 	case reason[0] != ' ':
 		return fmt.Errorf("it answered %.60q, want %s", answer, id)
 	}
-	return &answeredError{string(bytes.ToValidUTF8(reason[1:], []byte("\uFFFD")))}
+	if reason = bytes.TrimSpace(reason); len(reason) == 0 {
+		return &answeredError{"it failed without a reason"}
+	}
+	return &answeredError{string(bytes.ToValidUTF8(reason, []byte("\uFFFD")))}
 }
 
 // ended returns the error of a process that does not answer.

@@ -132,9 +132,6 @@ func (m *meter) rate(now time.Time, done int64) float64 {
 	for len(m.samples) > 1 && now.Sub(m.samples[0].at) > meterTime {
 		m.samples = m.samples[1:]
 	}
-	passed := now.Sub(m.samples[0].at).Seconds()
-	if passed <= 0 {
-		return 0
-	}
-	return float64(done-m.samples[0].done) / passed
+	passed := max(now.Sub(m.samples[0].at), time.Second) // a run of milliseconds says nothing about a second
+	return float64(done-m.samples[0].done) / passed.Seconds()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -180,6 +181,13 @@ func (a *app) checkConfig(file *configFile) error {
 	}
 	if err := checkFlags(root, file, v); err != nil {
 		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(valueChecks)) {
+		if values := file.values[name]; len(values) > 0 {
+			if err := valueChecks[name](values); err != nil {
+				return usagef("%s: %w", file.placeOf(name), err)
+			}
+		}
 	}
 	for i := range file.servers {
 		b.servers = []string{file.servers[i].name}

@@ -77,8 +77,10 @@ func (o *guardFlags) checkGuardFlags() error {
 	case o.clientCA != "" && !o.hasTLS():
 		return usagef("--client-ca: wants TLS, from --tls-cert or --acme")
 	}
-	if o.isGuarded() {
-		return nil
+	_, err := o.parseLimits()
+	_, err2 := o.parseBehind()
+	if err := errors.Join(err, err2); err != nil || o.isGuarded() {
+		return err
 	}
 	for _, f := range []struct {
 		name string

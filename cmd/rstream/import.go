@@ -52,8 +52,10 @@ nothing is imported.`,
 }
 
 func runImport(ctx context.Context, a *app, o importOptions, path string) error {
-	if o.log != "" && !event.ValidLogID(o.log) {
-		return usagef("--log %.40q: want %d characters as \"rstream status\" shows them", o.log, event.LogIDLen)
+	if o.log != "" {
+		if err := checkLogID(o.log); err != nil {
+			return err
+		}
 	}
 	a.out.outlive()
 	f, name, done, err := a.openTwice(ctx, path)

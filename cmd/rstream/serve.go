@@ -142,8 +142,8 @@ const shutdownTime = 10 * time.Second
 func runServe(ctx context.Context, a *app, o serveOptions) error {
 	ignored := func() {} // a server continues when its terminal is closed
 	a.onHangup.Store(&ignored)
-	if o.heartbeat < 10*time.Millisecond {
-		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
+	if err := checkHeartbeat(o.heartbeat); err != nil {
+		return err
 	}
 	open := o.insecure || o.isGuarded() && o.hasTLS()
 	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(o.nats != ""), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
@@ -385,7 +385,10 @@ func (a *app) findDamage(ctx context.Context, log *cache.DB, say *serveLog) {
 
 // checkListen refuses addresses that other machines can reach, without --insecure.
 func checkListen(flag, address string, insecure, guarded bool) error {
-	host, _, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
 	if err != nil || strings.Contains(address, "@") {
 		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, wire.RedactURL(address))
 	}

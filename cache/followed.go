@@ -33,24 +33,26 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 	return topics, err
 }
 
-// FollowedSince returns the position at which a sync of a followed topic starts unless it is told
-// otherwise: Beginning, the one up to which Forget has removed the topic's events, or that of
-// FollowAfter.
+// FollowedSince returns the position at which a sync of a followed topic starts by default:
+// Beginning, the one up to which Forget has removed the topic's events, or that of FollowAfter.
 func (db *DB) FollowedSince(ctx context.Context, topic event.Topic) (since event.ID, err error) {
 	err = db.file.ViewRow(ctx, `SELECT coalesce(max(since), 0) FROM followed WHERE topic = ?`, []any{topic.String()}, &since)
 	return since, err
 }
 
-// FollowAfter lets syncs of a followed topic start at a position, if they start earlier now.
+// FollowAfter moves FollowedSince of a followed topic up to a position, if it is before that.
 func (db *DB) FollowAfter(ctx context.Context, topic event.Topic, since event.ID) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE followed SET since = max(since, ?1) WHERE topic = ?2`, since, topic.String())
-		return err
-	})
+	err := db.file.Update(ctx, func(tx *sql.Tx) error { return startAfter(tx, topic, since) })
 	return dbfile.Wrap(err, "remember where a topic starts")
 }
 
-// FollowSince lets a sync of a followed topic start at an earlier position than FollowedSince.
+// startAfter is FollowAfter in a transaction.
+func startAfter(tx *sql.Tx, topic event.Topic, since event.ID) error {
+	_, err := tx.Exec(`UPDATE followed SET since = max(since, ?1) WHERE topic = ?2`, since, topic.String())
+	return err
+}
+
+// FollowSince moves FollowedSince of a followed topic back to a position, if it is after that.
 func (db *DB) FollowSince(ctx context.Context, topic event.Topic, since event.ID) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE followed SET since = ?1 WHERE topic = ?2 AND since > ?1`, since, topic.String())
@@ -64,7 +66,7 @@ func (db *DB) FollowSince(ctx context.Context, topic event.Topic, since event.ID
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, t := range topics {
-			if _, err := tx.Exec(`INSERT INTO followed (topic) VALUES (?) ON CONFLICT DO NOTHING`, t.String()); err != nil {
+			if err := insertFollowed(tx, t, event.Beginning); err != nil {
 				return err
 			}
 		}
@@ -76,6 +78,12 @@ func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) er
 		return err
 	})
 	return dbfile.Wrap(err, "remember the topics")
+}
+
+// insertFollowed records a topic as followed, if it is not yet.
+func insertFollowed(tx *sql.Tx, topic event.Topic, since event.ID) error {
+	_, err := tx.Exec(`INSERT INTO followed (topic, since) VALUES (?, ?) ON CONFLICT DO NOTHING`, topic.String(), since)
+	return err
 }
 
 // Unfollow ends that topics are followed, but not their parts. Their events and windows stay.

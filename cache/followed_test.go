@@ -8,8 +8,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Forget says where the topics that it shortens start from then on: where it ends, or what was held of
-// them. Only FollowSince takes that back, and nothing says it of topics that are not followed.
+// Forget moves the start of followed topics to where it ends, or to the end of what was held of them.
+// Only FollowSince moves it back. Topics that are not followed have none.
 func TestFollowedSince(t *testing.T) {
 	db := openClient(t)
 	names := topics(t, "alice", "alice/x", "bob")

@@ -87,7 +87,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 	if span.To == event.MaxID {
 		err = unfollowBelow(tx, topic)
 	} else {
-		err = followAfter(tx, topic, span.To, rows.WindowSet(windows))
+		err = shortenFollowed(tx, topic, span.To, rows.WindowSet(windows))
 	}
 	if err != nil {
 		return err
@@ -142,16 +142,15 @@ func unfollowBelow(tx *sql.Tx, topic event.Topic) error {
 	})
 }
 
-// followAfter notes that topic and its parts start at a position or, if less of them is held, where
-// that ends: a sync would fetch again what is being removed.
-func followAfter(tx *sql.Tx, topic event.Topic, at event.ID, held window.Set) error {
+// shortenFollowed notes that topic and its parts start at a position or, if they are held only up to
+// an earlier one, there. Otherwise a sync would fetch the removed events again.
+func shortenFollowed(tx *sql.Tx, topic event.Topic, at event.ID, held window.Set) error {
 	return eachFollowed(tx, topic, func(t event.Topic) error {
 		spans := held.Held(t)
 		if len(spans) == 0 {
 			return nil
 		}
-		_, err := tx.Exec(`UPDATE followed SET since = max(since, ?1) WHERE topic = ?2`, min(at, spans[len(spans)-1].To), t.String())
-		return err
+		return startAfter(tx, t, min(at, spans[len(spans)-1].To))
 	})
 }
 

@@ -106,7 +106,7 @@ func (db *DB) followLike(ctx context.Context, old *DB, topics []event.Topic, par
 	}
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		for i, t := range topics {
-			if _, err := tx.Exec(`INSERT INTO followed (topic, since) VALUES (?, ?) ON CONFLICT DO NOTHING`, t.String(), starts[i]); err != nil {
+			if err := insertFollowed(tx, t, starts[i]); err != nil {
 				return err
 			}
 		}

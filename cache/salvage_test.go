@@ -159,7 +159,7 @@ func TestSalvageSound(t *testing.T) {
 	}
 }
 
-// salvagedLines returns what is said of a file, and the lines that are found in it.
+// salvagedLines returns the notes about a file and its salvaged lines.
 func salvagedLines(t *testing.T, path string) (*Salvage, string) {
 	t.Helper()
 	s, err := OpenSalvage(path, nil)

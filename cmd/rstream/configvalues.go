@@ -27,7 +27,7 @@ var valueChecks = map[string]func(values []string) error{
 	"header":       func(values []string) error { _, err := parseRequestHeaders(values); return err },
 	"strategy":     forEach(func(s string) error { _, err := parseStrategy(s); return err }),
 	"log":          forEach(checkLogID),
-	"alg":          forEach(func(s string) error { _, err := auth.NewKey(s); return err }),
+	"alg":          forEach(auth.CheckAlgorithm),
 }
 
 func forEach(check func(string) error) func(values []string) error {
@@ -60,7 +60,7 @@ func checkHeartbeat(d time.Duration) error {
 	return nil
 }
 
-// checkLogID refuses what is not the id of a log.
+// checkLogID refuses text that is not the id of a log.
 func checkLogID(id string) error {
 	if !event.ValidLogID(id) {
 		return usagef("--log %.40q: want %d characters as \"rstream status\" shows them", id, event.LogIDLen)

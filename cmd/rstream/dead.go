@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -260,7 +259,7 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 	if _, err := o.consumers(ctx, db); err != nil {
 		return err
 	}
-	if err := checkDead(ctx, db, o.name, numbers); err != nil {
+	if err := checkDead(ctx, db, o.name, numbers); err != nil { // before anything is printed
 		return err
 	}
 	// Print them first: the lines of dropped ones may exist nowhere else.
@@ -285,18 +284,20 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 	return change.apply(db, ctx, o.name, picked)
 }
 
-// checkDead returns an error if a consumer has no dead letter of one of the numbers.
+// checkDead returns an error for the first of the numbers of which a consumer has no dead letter.
 func checkDead(ctx context.Context, db *cache.DB, name string, numbers []int64) error {
-	missing := map[int64]bool{}
-	for _, n := range numbers {
-		missing[n] = true
-	}
+	known := map[int64]bool{}
 	err := eachDead(ctx, db, name, func(d *cache.DeadLetter) error {
-		delete(missing, d.Number)
+		known[d.Number] = true
 		return nil
 	})
-	for n := range missing {
-		return errors.Join(err, &exitError{exitFailed, fmt.Sprintf("cursor %s: %d: no such dead letter", name, n), "nothing was changed"})
+	if err != nil {
+		return err
 	}
-	return err
+	for _, n := range numbers {
+		if !known[n] {
+			return &exitError{exitFailed, fmt.Sprintf("cursor %s: %d: no such dead letter", name, n), "nothing was changed"}
+		}
+	}
+	return nil
 }

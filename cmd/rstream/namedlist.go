@@ -122,6 +122,12 @@ func (l *namedList[T]) add(a *app, name string, entry *yaml.Node, mayAdd func(to
 	})
 }
 
+// has reports whether a file, whose top level is top, has an entry of a name.
+func (l *namedList[T]) has(top *yaml.Node, name string) bool {
+	_, list := listIn(top, l.setting)
+	return list != nil && indexOfEntry(list, name) >= 0
+}
+
 // isWord reports whether a name cannot be taken for a URL or a topic.
 func isWord(name string) bool {
 	return name != "" && !strings.ContainsAny(name, "/:") && strings.TrimSpace(name) == name

@@ -91,12 +91,13 @@ func (a *app) runServerAdd(s namedServer) error {
 		return err
 	}
 	s.credentials = b.credentials
-	if err := namedServers.add(a, s.name, s.node(), func(top *yaml.Node) error {
-		if _, sources := listIn(top, namedSources.setting); sources != nil && indexOfEntry(sources, s.name) >= 0 {
+	err := namedServers.add(a, s.name, s.node(), func(top *yaml.Node) error {
+		if namedSources.has(top, s.name) {
 			return &exitError{exitFailed, "source " + s.name + " exists already, and --server would no longer find it", "choose another name"}
 		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	return a.out.printServer(&s)

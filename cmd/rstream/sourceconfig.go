@@ -177,7 +177,7 @@ func (a *app) runSourceAdd(ctx context.Context, s namedSource) error {
 		s.flags.since = t.UTC().Format(time.RFC3339Nano)
 	}
 	err = namedSources.add(a, s.name, s.node(), func(top *yaml.Node) error {
-		if _, servers := listIn(top, namedServers.setting); servers != nil && indexOfEntry(servers, s.name) >= 0 {
+		if namedServers.has(top, s.name) {
 			return &exitError{exitFailed, "server " + s.name + " exists already, and --server would take it", "choose another name"}
 		}
 		return nil

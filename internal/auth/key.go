@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/MicahParks/jwkset"
@@ -62,12 +63,20 @@ func NewKey(algorithm string) (Key, error) {
 		rand.Read(secret) // never fails
 		k.signs = secret
 	default:
-		return Key{}, fmt.Errorf("algorithm %q: want %s", algorithm, strings.Join(Algorithms, ", "))
+		return Key{}, CheckAlgorithm(algorithm)
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("make a key: %w", err)
 	}
 	return k, k.derive()
+}
+
+// CheckAlgorithm refuses what is none of Algorithms.
+func CheckAlgorithm(algorithm string) error {
+	if !slices.Contains(Algorithms, algorithm) {
+		return fmt.Errorf("algorithm %q: want %s", algorithm, strings.Join(Algorithms, ", "))
+	}
+	return nil
 }
 
 // CanSign reports whether the key has a private part or is a secret.

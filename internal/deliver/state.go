@@ -120,7 +120,8 @@ type sample struct {
 }
 
 const (
-	meterTime = time.Minute
+	// MeterTime is how far back a Rate looks. One that was stored earlier says nothing about now.
+	MeterTime = time.Minute
 	meterStep = 2 * time.Second
 )
 
@@ -129,7 +130,7 @@ func (m *meter) rate(now time.Time, done int64) float64 {
 	if n := len(m.samples); n == 0 || now.Sub(m.samples[n-1].at) >= meterStep {
 		m.samples = append(m.samples, sample{now, done})
 	}
-	for len(m.samples) > 1 && now.Sub(m.samples[0].at) > meterTime {
+	for len(m.samples) > 1 && now.Sub(m.samples[0].at) > MeterTime {
 		m.samples = m.samples[1:]
 	}
 	passed := max(now.Sub(m.samples[0].at), time.Second) // a run of milliseconds says nothing about a second

@@ -320,7 +320,7 @@ func (a *app) noteFailure(f deliver.Failure) {
 	if f.Dead {
 		then = "gave it up; \"rstream dead\" lists it"
 	}
-	a.note("%s: try %d: %s; %s", what, f.Try, visible(f.Err.Error()), then)
+	a.note("%s: try %d: %v; %s", what, f.Try, f.Err, then)
 }
 
 // A consumerReport is how far a consumer is, as cursor list prints it.
@@ -348,10 +348,10 @@ func newConsumerReport(c *cache.CursorInfo, times *positionTimes) (*consumerRepo
 	}
 	r := &consumerReport{Done: status.Done, Waiting: info.Waiting, Dead: info.Dead, Failed: status.Failed}
 	if c.Held { // otherwise nothing is under way
-		r.UnderWay, r.Rate = status.UnderWay, status.Rate
-	}
-	if time.Since(status.At) > time.Minute { // it has been idle since
-		r.Rate = 0
+		r.UnderWay = status.UnderWay
+		if time.Since(status.At) <= deliver.MeterTime { // otherwise it has been idle since
+			r.Rate = status.Rate
+		}
 	}
 	if info.Oldest != 0 {
 		r.Oldest = &info.Oldest

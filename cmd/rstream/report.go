@@ -105,11 +105,11 @@ func onlyClosed(err error) bool {
 
 // printError prints an error and its hint.
 func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
-	for line := range strings.SplitSeq(visibleLines(wire.Redact(err.Error())), "\n") {
+	for line := range strings.SplitSeq(plainLines(wire.Redact(err.Error())), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
 	if h := a.hintFor(cmd, err); h != "" {
-		for _, line := range hintLines(visibleLines(h)) {
+		for _, line := range hintLines(plainLines(h)) {
 			fmt.Fprintf(stderr, "%s%s\n", hintPrefix, line)
 		}
 	}

@@ -344,7 +344,7 @@ func (a *app) writeAside(text string) error {
 
 // note prints a note for a person, except with --quiet.
 func (a *app) note(format string, args ...any) {
-	text := visibleLines(wire.Redact(fmt.Sprintf(format, args...)))
+	text := plainLines(wire.Redact(fmt.Sprintf(format, args...)))
 	switch {
 	case a.quiet:
 	case a.say != nil:

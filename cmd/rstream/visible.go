@@ -17,6 +17,13 @@ func steersTerminal(r rune) bool { return r < 0x20 || 0x7f <= r && r < 0xa0 || e
 // values may contain U+007F to U+009F and marks that change the direction of text.
 func visible(s string) string { return escapeRunes(s, steersTerminal) }
 
+// steersLines is steersTerminal for text of several lines.
+func steersLines(r rune) bool { return r != '\n' && r != '\t' && steersTerminal(r) }
+
+// plainLines is visible for notes and errors, which have line feeds but no colours: those in them
+// come from elsewhere.
+func plainLines(s string) string { return escapeRunes(s, steersLines) }
+
 // visibleLines is visible for text laid out by the program, with its line feeds and
 // colours.
 func visibleLines(s string) string {
@@ -29,7 +36,7 @@ func visibleLines(s string) string {
 		if colour == nil {
 			colour = []int{len(s), len(s)}
 		}
-		b.WriteString(escapeRunes(s[:colour[0]], func(r rune) bool { return r != '\n' && r != '\t' && steersTerminal(r) }))
+		b.WriteString(escapeRunes(s[:colour[0]], steersLines))
 		b.WriteString(s[colour[0]:colour[1]])
 		s = s[colour[1]:]
 	}

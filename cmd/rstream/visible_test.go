@@ -109,4 +109,7 @@ func TestVisible(t *testing.T) {
 	if got := visibleLines(own + "\u202e\x1b[2J\n"); got != own+`\u202e\u001b[2J`+"\n" {
 		t.Errorf("visibleLines = %q", got)
 	}
+	if got := plainLines("a\tb\n\x1b[31mred"); got != "a\tb\n"+`\u001b[31mred` {
+		t.Errorf("plainLines = %q", got)
+	}
 }

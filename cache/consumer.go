@@ -209,17 +209,17 @@ type ConsumerInfo struct {
 }
 
 // ConsumerInfo returns the state of the consumer name; ok is false if the cursor was never
-// one.
+// one, and if it was set since and has no dead letters.
 func (db *DB) ConsumerInfo(ctx context.Context, name string) (info ConsumerInfo, ok bool, err error) {
 	err = db.viewConsumers(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRow(`SELECT state, oldest,
+		err := tx.QueryRow(`SELECT state, coalesce(oldest, 0), oldest IS NOT NULL,
 			(SELECT count(*) FROM consumer1_blocked WHERE name = ?1),
 			(SELECT count(*) FROM consumer1_dead WHERE name = ?1)
-			FROM cursor JOIN consumer1 USING (name) WHERE name = ?1`, name).Scan(&info.State, &info.Oldest, &info.Waiting, &info.Dead)
+			FROM cursor LEFT JOIN consumer1 USING (name) WHERE name = ?1`, name).Scan(&info.State, &info.Oldest, &ok, &info.Waiting, &info.Dead)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
-		ok = err == nil
+		ok = ok || info.Dead > 0
 		return err
 	})
 	return info, ok, cursorError(name, err)

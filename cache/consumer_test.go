@@ -70,11 +70,23 @@ func TestConsumerStep(t *testing.T) {
 	if list, err := db.DeadLetters(ctx, "c", true, 0, 10); err != nil || len(list) != 0 {
 		t.Errorf("a dead letter that was tried again: %v, %v", list, err)
 	}
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.SetCursor(ctx, "c", nil, 3); err != nil {
+		t.Fatal(err)
+	}
+	if info, ok, err = db.ConsumerInfo(ctx, "c"); err != nil || !ok || !reflect.DeepEqual(info, ConsumerInfo{Dead: 1}) {
+		t.Errorf("info after the cursor was set: %v, %t, %v", info, ok, err)
+	}
 	if err := db.DropDead(ctx, "c", []int64{1, 7}); !errors.Is(err, ErrNoDeadLetter) {
 		t.Errorf("dropping a number that does not exist: %v", err)
 	}
 	if err := db.DropDead(ctx, "c", []int64{1}); err != nil {
 		t.Error(err)
+	}
+	if info, ok, err = db.ConsumerInfo(ctx, "c"); err != nil || ok {
+		t.Errorf("info without dead letters, after the cursor was set: %v, %t, %v", info, ok, err)
 	}
 }
 

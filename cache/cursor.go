@@ -17,6 +17,8 @@ var (
 	ErrHeld = errors.New("is held by another process")
 	// ErrNoCursor means that no cursor has that name.
 	ErrNoCursor = errors.New("no such cursor")
+	// ErrCursorName means that no cursor can have that name.
+	ErrCursorName = fmt.Errorf("want 1 to %d bytes without control characters", event.MaxKey)
 	// ErrDamagedCursor means that a bit has flipped in the row of a cursor. SetCursor with
 	// topics replaces it.
 	ErrDamagedCursor = fmt.Errorf("its position is lost: its row %w", dbfile.ErrCorrupt)
@@ -90,7 +92,7 @@ func cursorError(name string, err error) error {
 
 func checkCursor(name string) error {
 	if name == "" || event.CheckKey(name) != nil {
-		return fmt.Errorf("cursor %.40q: want 1 to %d bytes without control characters", name, event.MaxKey)
+		return fmt.Errorf("cursor %.40q: %w", name, ErrCursorName)
 	}
 	return nil
 }

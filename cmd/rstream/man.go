@@ -32,8 +32,11 @@ into a directory. SOURCE_DATE_EPOCH sets their date.`,
 		ValidArgsFunction: completeCommands,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
+			if err != nil {
 				return knownCommand(cmd.Root(), args)
+			}
+			if len(rest) > 0 {
+				return knownCommand(about, rest)
 			}
 			if o.dir == "" {
 				return printManual(a.out, about)

@@ -14,6 +14,7 @@ import (
 	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -193,7 +194,7 @@ func statusOf(err error) int {
 		return exit.status
 	case errors.As(err, &forbidden):
 		return exitNotAllowed
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, cache.ErrCursorName):
 		return exitUsage
 	case errors.As(err, &gap):
 		return exitGap

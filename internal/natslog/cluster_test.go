@@ -128,12 +128,6 @@ func (c *cluster) leader(n *node, or int) int {
 
 func (c *cluster) url(i int) string { return "nats://" + c.addresses[i] }
 
-// kill ends a node as if its process was killed, as far as others can see: it says nothing more.
-func (n *node) kill() {
-	n.log.conn.Close()
-	n.stop()
-}
-
 // A load appends events through all nodes, and keeps what was acknowledged.
 type load struct {
 	mu    sync.Mutex

@@ -274,6 +274,12 @@ func (n *node) lines() string {
 	return string(b)
 }
 
+// kill ends a node as if its process was killed, as far as others can see: it says nothing more.
+func (n *node) kill() {
+	n.log.conn.Close()
+	n.stop()
+}
+
 // checkEqual checks that nodes have the same lines, with dense ids.
 func checkEqual(t testing.TB, count int, nodes ...*node) {
 	t.Helper()

@@ -47,7 +47,7 @@ func TestFollowOutcomeStaysUnknown(t *testing.T) {
 				t.Fatal(err)
 			}
 			log := &failingLog{err: failure}
-			f := &follower{cfg: FollowConfig{Name: "src", Log: log, Mapper: m, Now: time.Now, commitTime: maxCommitTime}, repeats: newRepeats(1, nil)}
+			f := &follower{cfg: FollowConfig{Name: "src", Log: storedLog{log}, Mapper: m, Now: time.Now, commitTime: maxCommitTime}, repeats: newRepeats(1, nil)}
 			begun := time.Now()
 			err = f.commit(t.Context(), &batch{})
 			took := time.Since(begun)

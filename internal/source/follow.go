@@ -187,6 +187,7 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 		return nil, err
 	}
 	f.cfg.own = cfg.Log.Log()
+	f.cfg.Log = storedLog{cfg.Log}
 	mapping := cfg.Mapper.id
 	if cfg.Knobs.Rstream {
 		if mapping, err = cfg.upstreamMapping(); err != nil {

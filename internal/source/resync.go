@@ -26,6 +26,7 @@ type upstreamLog interface {
 	Origins(ctx context.Context, ids []event.ID) ([]event.Origin, error)
 	BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (event.ID, error)
 	Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error)
+	EventsByID(ctx context.Context, ids []event.ID) ([]event.Event, error)
 	LastFrom(ctx context.Context, name string, before event.ID, n int) ([]event.ID, []event.Origin, error)
 }
 
@@ -100,20 +101,19 @@ func (f *follower) comparePlaces(ctx context.Context, ids []event.ID, origins []
 		hash event.Hash
 		id   event.ID // in the log that was followed
 	}
+	evs, err := f.cfg.Log.EventsByID(ctx, ids) // without those that were dropped
+	if err != nil {
+		return 0, false, err
+	}
 	var places []place
 	var hashes []event.Hash
-	for i, id := range ids {
-		theirs, err := event.ParseID(origins[i].ID)
-		if origins[i].Log != f.state.Log || err != nil {
+	for i := range evs {
+		origin := origins[slices.Index(ids, evs[i].ID)]
+		theirs, err := event.ParseID(origin.ID)
+		if origin.Log != f.state.Log || err != nil {
 			continue // an event that the log has made itself
 		}
-		evs, _, err := f.cfg.Log.Read(ctx, []event.Topic{event.All}, id-1, id, 1)
-		if err != nil {
-			return 0, false, err
-		}
-		if len(evs) == 1 { // else it was dropped
-			places, hashes = append(places, place{evs[0].Hash, theirs}), append(hashes, evs[0].Hash)
-		}
+		places, hashes = append(places, place{evs[i].Hash, theirs}), append(hashes, evs[i].Hash)
 	}
 	if len(places) == 0 {
 		return 0, false, nil

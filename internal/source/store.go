@@ -274,11 +274,7 @@ func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]
 	if len(hashes) == 0 {
 		return nil, nil
 	}
-	old, err := f.cfg.Log.Taken(ctx, hashes)
-	if err != nil {
-		return nil, &storeError{err}
-	}
-	return old, nil
+	return f.cfg.Log.Taken(ctx, hashes)
 }
 
 // maxRefusedData is how much of an event that cannot be mapped is kept.
@@ -324,16 +320,16 @@ func (f *follower) commit(ctx context.Context, b *batch) error {
 			f.cfg.Meter.noteStored(&f.state)
 			return nil
 		case !errors.Is(err, cache.ErrUnknown) && !errors.Is(err, cache.ErrBusy):
-			return &storeError{err}
+			return err
 		case failing.IsZero():
 			failing = time.Now()
 		case time.Since(failing) >= f.cfg.commitTime:
-			return &storeError{err}
+			return err
 		}
 		select {
 		case <-time.After(commitPause):
 		case <-ctx.Done():
-			return &storeError{err}
+			return err
 		}
 	}
 }

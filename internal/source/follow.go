@@ -500,10 +500,12 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		return errNotThere
 	case f.state.Loose:
 		reason = "the last events had no cursor: some of them may come again, others may be missing"
+	case f.state.Among:
+		reason = "the server gives several events one id: some with the last one may be missing"
 	default:
 		return nil
 	}
-	f.state.Loose = false
+	f.state.Loose, f.state.Among = false, false
 	b := &batch{}
 	b.add(f.gap(reason), "")
 	return f.commit(ctx, b)

@@ -372,6 +372,7 @@ func scripted(t *testing.T, bodies ...string) (address string, asked func() []st
 func TestFollowRepeats(t *testing.T) {
 	block := func(id int, data string) string { return fmt.Sprintf("id: %d\ndata: %s\n\n", id, data) }
 	const noCursor, wentBack = "the server's events have no cursor", "ids went back to 1: the server may have lost its history"
+	const shared = "the server gives several events one id: some with the last one may be missing"
 	const nameless = "events without ids came before one that was stored before: they may be stored twice"
 	for _, tt := range []struct {
 		name         string
@@ -384,7 +385,9 @@ func TestFollowRepeats(t *testing.T) {
 		{"opaque ids in another order", []string{"id: b\ndata: 1\n\nid: a\ndata: 2\n\n", "id: a\ndata: 2\n\nid: b\ndata: 1\n\nid: c\ndata: 3\n\n"}, numbers(3), nil},
 		{"ids that begin again", []string{block(1, "1") + block(2, "2"), block(1, "3") + block(2, "4") + block(3, "5")}, numbers(5), []string{wentBack}},
 		{"ids that begin again, twice", []string{block(1, "1") + block(2, "2"), block(1, "3") + block(2, "4"), block(1, "5")}, numbers(5), []string{wentBack, wentBack}},
-		{"several events under one id", []string{block(1, "1") + block(1, "2"), block(1, "1") + block(1, "2") + block(1, "3")}, numbers(3), nil},
+		{"several events under one id", []string{block(1, "1") + block(1, "2"), block(1, "1") + block(1, "2") + block(1, "3")}, numbers(3), []string{shared}},
+		{"a cut among events under one id", []string{block(1, "1") + block(1, "2") + block(2, "3"), block(3, "4")}, numbers(4), []string{shared}},
+		{"a cut after a position behind events under one id", []string{block(1, "1") + block(1, "2") + "id: 2\n\n", block(3, "3")}, numbers(3), nil},
 		{"one connection that repeats", []string{"id: a\ndata: 1\n\nid: b\ndata: 2\n\nid: a\ndata: 1\n\n"}, numbers(2), nil},
 		{"no ids", []string{"data: 1\n\ndata: 1\n\n", "data: 1\n\n"}, []string{"1", "1", "1"}, []string{noCursor}},
 		{"equal events with ids of their own", []string{block(1, "1") + block(2, "1")}, []string{"1", "1"}, nil},
@@ -405,6 +408,20 @@ func TestFollowRepeats(t *testing.T) {
 				t.Errorf("events %q, gaps %q; want %q, %q", events, gaps, tt.events, tt.gaps)
 			}
 		})
+	}
+}
+
+// Nothing is missing after events with one id if the server has sent all that it had.
+func TestFollowSharedIDToTheEnd(t *testing.T) {
+	address, _ := scripted(t, "id: 1\ndata: 1\n\nid: 1\ndata: 2\n\n")
+	db := newLog(t)
+	for range 2 {
+		if _, err := Follow(t.Context(), followConfig(t, address, "sse", db)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if events, gaps := eventsOf(t, db); !slices.Equal(events, numbers(2)) || len(gaps) > 0 {
+		t.Errorf("events %q, gaps %q", events, gaps)
 	}
 }
 

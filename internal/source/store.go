@@ -122,12 +122,17 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 // moveCursor moves the cursor to that of a frame. After a batch, new events may overtake
 // old ones: the cursor stays until a heartbeat, by which the old ones are there.
 func (f *follower) moveCursor(fr *Frame) {
+	if fr.End {
+		f.state.Among = false
+	}
 	batches := f.cfg.Knobs.Batch != ""
 	switch {
 	case fr.Cursor != "" && batches:
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
 		f.state.Loose = false
+		f.state.Shared = f.state.Shared || fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{})
+		f.state.Among = f.state.Shared && fr.Event
 		f.setCursor(fr.Cursor)
 	case !fr.Event && batches && !f.batch:
 		f.setCursor(f.newest)

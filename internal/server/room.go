@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/board"
@@ -74,11 +75,14 @@ func (s *Server) sendRoom(w http.ResponseWriter, r *http.Request, q *wire.Snapsh
 	defer viewer.Close()
 	awaitLists(r, viewer)
 	s.board.Sample()
-	readers, err := json.Marshal(viewer.Next().State)
+	head, err := json.Marshal(struct {
+		Topic       event.Topic `json:"topic"`
+		Connections any         `json:"connections"`
+	}{q.Topic, viewer.Next().State})
 	if err != nil {
 		return s.internalProblem(r, err)
 	}
-	return s.sendState(w, r, q, wire.Page, fmt.Sprintf(`{"topic":%q,"connections":%s,`, q.Topic, readers))
+	return s.sendState(w, r, q, wire.Page, strings.TrimSuffix(string(head), "}")+",")
 }
 
 // A room is what a stream of a room sends besides the events of its topic.

@@ -147,8 +147,9 @@ func (s *Server) hasTopics(topics []event.Topic) *wire.Error {
 }
 
 // hasHashes refuses to look for events by hash that a mirror of some topics does not have: they
-// may be of other ones.
-func (s *Server) hasHashes(r *http.Request, hashes []event.Hash) *wire.Error {
+// may be of other ones. Those that the token of the request does not cover count as such: a guess
+// of an event's contents must not be answered.
+func (s *Server) hasHashes(w http.ResponseWriter, r *http.Request, hashes []event.Hash) *wire.Error {
 	if !s.isPart() {
 		return nil
 	}
@@ -156,7 +157,8 @@ func (s *Server) hasHashes(r *http.Request, hashes []event.Hash) *wire.Error {
 	for i := range hashes {
 		missing[hashes[i]] = true
 	}
-	err := s.log.ByHash(r.Context(), hashes, func(ev *event.Event) error { delete(missing, ev.Hash); return nil })
+	found := filterReadable(w, func(ev *event.Event) error { delete(missing, ev.Hash); return nil })
+	err := s.log.ByHash(r.Context(), hashes, found)
 	switch {
 	case err != nil:
 		return s.readProblem(r, err)

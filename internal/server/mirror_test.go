@@ -188,3 +188,32 @@ func TestStopWhilePassingOn(t *testing.T) {
 		}
 	})
 }
+
+// A token cannot find out by guesses what a mirror of some topics has of others: whether a hash is of
+// an event is nowhere to be seen.
+func TestGuessesAtPartMirror(t *testing.T) {
+	log := newLog()
+	secret := event.Draft{User: "bob", Path: "salary", Type: event.Put, Value: []byte("73000")}
+	if _, err := log.Append(t.Context(), []event.Draft{secret}); err != nil {
+		t.Fatal(err)
+	}
+	k := newKeyring(t, auth.Config{})
+	s, stop := serve(t, log, Config{Guard: k.guard, Mirror: &standInMirror{topics: topicsOf(t, "bob")}})
+	defer stop()
+	ask := func(token, value string) (status int) {
+		guess := secret
+		guess.Value = []byte(value)
+		body := fmt.Sprintf(`{"hashes":[%q]}`, guess.Hash())
+		resp, _ := s.raw(fmt.Sprintf("POST /get HTTP/1.1\nHost: localhost\nAuthorization: Bearer %s\nContent-Type: %s\nContent-Length: %d\n\n%s", token, wire.JSON, len(body), body))
+		return resp.StatusCode
+	}
+	alice, bob := k.grant([]string{"alice"}, nil, nil), k.grant([]string{"bob"}, nil, nil)
+	for _, c := range []struct {
+		token, value string
+		want         int
+	}{{alice, "72000", 421}, {alice, "73000", 421}, {bob, "72000", 421}, {bob, "73000", 200}} {
+		if got := ask(c.token, c.value); got != c.want {
+			t.Errorf("a guess of %s with the rights of alice: %t: %d, want %d", c.value, c.token == alice, got, c.want)
+		}
+	}
+}

@@ -107,7 +107,7 @@ func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.H
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
-	if problem := s.hasHashes(r, hashes); problem != nil {
+	if problem := s.hasHashes(w, r, hashes); problem != nil {
 		return problem
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}

@@ -62,6 +62,15 @@ func (l *memLog) Parent(context.Context) (string, event.ID, error) {
 	return l.parent, l.parted, l.err
 }
 
+func (l *memLog) EventsByID(_ context.Context, ids []event.ID) (evs []event.Event, err error) {
+	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, event.MaxID) {
+		if slices.Contains(ids, ev.ID) {
+			evs = append(evs, ev)
+		}
+	}
+	return evs, nil
+}
+
 func (l *memLog) ByHash(_ context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, event.MaxID) {
 		if slices.Contains(hashes, ev.Hash) {

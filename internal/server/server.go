@@ -65,12 +65,15 @@ type Log interface {
 	// ByHash calls fn once with each event that has one of the hashes, in the order of
 	// ids. It skips hashes that the log does not have.
 	ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
+	// EventsByID returns the events with the given ids, in ascending order. It skips ids
+	// that the log does not have, or not any more.
+	EventsByID(ctx context.Context, ids []event.ID) ([]event.Event, error)
 	// LastAt returns the time of the last event at or before position at, which must
 	// not be below the horizon, and the mark of the position, or zero if it is not
 	// known. ok is false if there is no event.
 	LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error)
-	// Origins returns where events with the given ids came from, in their order: the zero
-	// Origin for one that was appended here.
+	// Origins returns where events with the given ids came from, in their order, also those
+	// that were dropped: the zero Origin for one that was appended here.
 	Origins(ctx context.Context, ids []event.ID) ([]event.Origin, error)
 	// OnCommit sets a function to call with the events of each transaction, after Head
 	// includes them and before they are acknowledged. If evs is nil, the events up to

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,5 +143,27 @@ func TestRolledBackBelowHorizon(t *testing.T) {
 	}
 	if want := stateOf(t, renamed); len(want) != 3 || !slices.Equal(got, want) {
 		t.Errorf("the relay has %q, want %q", got, want)
+	}
+}
+
+// A relay knows where a value is from also after the history with its event was dropped.
+func TestOriginBelowHorizon(t *testing.T) {
+	lab, relay := newLog(t), newLog(t)
+	put(t, lab, "alice/value 1")
+	if err := pull(t, newUpstream(t, lab).url, relay); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, relay, "a")
+	fill(t, relay, "b")
+	dropHistory(t, relay)
+	resp, err := http.Get(newUpstream(t, relay).url + "/origin?id=" + relay.Head().String() + "&id=0000000000001&id=0000000000002&id=1000000000000&id=0000000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	want := `{"origins":[{"id":"0000000000001","source":"lab","log":"` + lab.Log() + `","event":"0000000000001"},{"id":"0000000000002"},{"id":"` + relay.Head().String() + `"}]}`
+	if got := strings.TrimSpace(string(b)); err != nil || resp.StatusCode != http.StatusOK || got != want {
+		t.Errorf("%s %s, %v, want %s", resp.Status, got, err, want)
 	}
 }

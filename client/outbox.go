@@ -83,6 +83,10 @@ func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 	if err == nil {
 		return s.acknowledgeBatch(ctx, queued, receipts)
 	}
+	answer := refusedDrafts(err)
+	if errors.As(err, new(*UnknownOutcomeError)) && (answer == nil || answer.FromLog) {
+		return err // the last answer says nothing about the attempts before it
+	}
 	if forbidden, others, answer := forbiddenDrafts(queued, err); len(forbidden) > 0 {
 		s.sum.Forbidden += len(forbidden)
 		if err := s.refuseDrafts(ctx, forbidden, answer); err != nil {
@@ -90,7 +94,6 @@ func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 		}
 		return s.sendDrafts(ctx, others)
 	}
-	answer := refusedDrafts(err)
 	switch {
 	case answer == nil, len(queued) == 1 && !answer.FromLog:
 		return err

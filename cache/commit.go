@@ -78,6 +78,9 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 		db.lastTime.Store(int64(w.time))
 		if w.next > w.first {
 			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.mark})
+			if w.first-1 != before { // a commit of unknown outcome was made, and could not be read back
+				w.events = nil
+			}
 			db.publish(w.events)
 		}
 		db.noteSealed(before)

@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"window":    {"event"},
 	"reconcile": {"event", "window"},
 
-	"cache":                    {"event", "window", "cache/internal/dbfile", "cache/internal/oldrows", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot", "cache/internal/retention", "cache/internal/salvage"},
+	"cache":                    {"event", "window", "cache/internal/dbfile", "cache/internal/oldrows", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot", "cache/internal/retention", "cache/internal/salvage", "internal/folder"},
 	"cache/internal/dbfile":    {"event", "internal/machine"},
 	"cache/internal/oldrows":   {"event", "cache/internal/dbfile", "cache/internal/pages"},
 	"cache/internal/pages":     {"event", "window", "cache/internal/dbfile"},
@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/source":     {"event", "cache", "internal/jq", "internal/sse", "internal/wire"},
 	"internal/sourcetest": {},
 	"internal/machine":    {},
+	"internal/folder":     {},
 	"internal/testfile":   {"event"},
 	"internal/longtest":   {},
 	"internal/testport":   {},
@@ -58,7 +59,7 @@ var mayImport = map[string][]string{
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/mirror", "internal/natslog", "internal/source", "internal/deliver", "internal/jq"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/folder", "internal/machine", "internal/mirror", "internal/natslog", "internal/source", "internal/deliver", "internal/jq"},
 }
 
 // onlyIn lists imports that stay in one place.

@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/folder"
 )
 
 // Backup is the role of a file written by BackupTo. When served, it becomes a new log
@@ -81,7 +82,10 @@ func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied stri
 	if err := absent(path); err != nil { // a copy takes its time
 		return err
 	}
-	return os.Rename(tmp, path)
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return folder.Sync(filepath.Dir(path))
 }
 
 // copyInto writes a compact copy of the file to path.

@@ -10,12 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/rstream-dev/rstream/internal/folder"
 )
 
 // An outFile is written as a whole or not at all: until it is complete, it has a
@@ -156,27 +156,7 @@ func (f *outFile) publishFile() error {
 		return errors.Unwrap(err) // drop the temporary name
 	}
 	f.temp = ""
-	return syncFolder(filepath.Dir(f.path))
-}
-
-// syncFolder makes the names in a folder durable, if the system can do so: Windows cannot,
-// nor can some file systems of others.
-func syncFolder(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	folder, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // a folder may be writable and not readable
-	}
-	if err != nil {
-		return err
-	}
-	err = folder.Sync()
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
-		err = nil
-	}
-	return errors.Join(err, folder.Close())
+	return folder.Sync(filepath.Dir(f.path))
 }
 
 // discardFile removes a file that was not published.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/rstream-dev/rstream/internal/folder"
 )
 
 // replaceFile replaces a file as a whole, so that a reader never sees half of it. A symbolic link
@@ -27,7 +29,10 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), target)
+	if err := os.Rename(f.Name(), target); err != nil {
+		return err
+	}
+	return folder.Sync(filepath.Dir(target))
 }
 
 // replaceable returns the file that a new one replaces: path, or what a symbolic link names. It is

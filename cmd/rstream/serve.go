@@ -341,17 +341,7 @@ func fileSize(path string) int64 {
 func (a *app) startUpkeep(ctx context.Context, log *cache.DB, r cache.Retention, say *serveLog) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
-	tending.Go(func() {
-		if err := log.Snapshots().KeepStates(ctx); err != nil && ctx.Err() == nil {
-			a.note("%v", err)
-		}
-	})
-	r.Damaged = func(err error) { a.note("%v", err) }
-	tending.Go(func() {
-		if err := log.Retain(ctx, r); err != nil && ctx.Err() == nil {
-			a.note("%v", err)
-		}
-	})
+	a.startRetention(ctx, &tending, log, r)
 	tending.Go(func() { log.WatchClock(ctx, say.logClock) })
 	if log.Restored() {
 		say.Warn("a row of the file was damaged, and was restored from its copy")

@@ -89,17 +89,7 @@ func (s *sourceSession) follow(ctx context.Context) error {
 		s.guessed, err = source.Follow(ctx, cfg)
 		s.ended <- err
 	})
-	s.working.Go(func() {
-		if err := s.db.Snapshots().KeepStates(ctx); err != nil && ctx.Err() == nil {
-			s.a.note("%v", err)
-		}
-	})
-	s.working.Go(func() {
-		keep := cache.Retention{MaxBytes: s.a.source.maxBytes, Damaged: func(err error) { s.a.note("%v", err) }}
-		if err := s.db.Retain(ctx, keep); err != nil && ctx.Err() == nil {
-			s.a.note("%v", err)
-		}
-	})
+	s.a.startRetention(ctx, &s.working, s.db, cache.Retention{MaxBytes: s.a.source.maxBytes})
 	return nil
 }
 

@@ -75,20 +75,76 @@ func (b *importBatch) passOn() error {
 	return b.add(evs)
 }
 
-// MigrateOutbox copies the drafts in the outbox of another copy, in order. Drafts that were
-// refused there are queued again.
+// The table of what was copied from which logs is made when a copy of another log is carried over.
+// Its name has the version of its form.
+const createMigrated = `
+	CREATE TABLE IF NOT EXISTS migrated1 (
+	  log   TEXT NOT NULL,
+	  draft BLOB NOT NULL,                -- the hash of one of its outbox; empty: all the rest
+	  PRIMARY KEY (log, draft)
+	) STRICT, WITHOUT ROWID;`
+
+// MigratedFrom reports whether the copy of a log was carried over into this one: SetMigrated was
+// called. What was removed here since must not come back.
+func (db *DB) MigratedFrom(ctx context.Context, log string) (done bool, err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
+		done, err = migrated(tx, log, nil)
+		return err
+	})
+	return done, dbfile.Wrap(err, "look for what was carried over")
+}
+
+// SetMigrated notes that the copy of a log was carried over into this one.
+func (db *DB) SetMigrated(ctx context.Context, log string) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error { return setMigrated(tx, log, []byte{}) })
+	return dbfile.Wrap(err, "note what was carried over")
+}
+
+func migrated(tx *sql.Tx, log string, draft []byte) (done bool, err error) {
+	err = tx.QueryRow(`SELECT count(*) > 0 FROM sqlite_master WHERE name = 'migrated1'`).Scan(&done)
+	if err != nil || !done {
+		return false, err
+	}
+	err = tx.QueryRow(`SELECT count(*) > 0 FROM migrated1 WHERE log = ? AND draft = coalesce(?, x'')`, log, draft).Scan(&done)
+	return done, err
+}
+
+func setMigrated(tx *sql.Tx, log string, draft []byte) error {
+	if _, err := tx.Exec(createMigrated); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`INSERT OR IGNORE INTO migrated1 (log, draft) VALUES (?, ?)`, log, draft)
+	return err
+}
+
+// MigrateOutbox copies the drafts in the outbox of another copy, in order, each once. Drafts that
+// were refused there are queued again.
 func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 	for after := int64(0); ; {
 		queued, err := old.Outbox().List(ctx, after, maxReadEvents)
 		if err != nil || len(queued) == 0 {
 			return err
 		}
-		drafts := make([]event.Draft, len(queued))
-		for i := range queued {
-			drafts[i] = queued[i].Draft
-		}
-		if _, err := db.Outbox().Queue(ctx, drafts); err != nil {
-			return err
+		err = db.file.Update(ctx, func(tx *sql.Tx) error {
+			for i := range queued {
+				hash := queued[i].Hash[:]
+				if done, err := migrated(tx, old.Log(), hash); err != nil || done {
+					if err != nil {
+						return err
+					}
+					continue
+				}
+				if _, err := queueDraft(tx, queued[i].Draft, event.TimeOf(db.file.Now())); err != nil {
+					return err
+				}
+				if err := setMigrated(tx, old.Log(), hash); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return dbfile.Wrap(err, "queue")
 		}
 		after = queued[len(queued)-1].Number
 	}

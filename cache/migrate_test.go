@@ -54,3 +54,47 @@ func TestMigrateImported(t *testing.T) {
 		t.Errorf("%d foreign events, want 25", len(hashes))
 	}
 }
+
+// What was copied once is not copied again, although it is no longer here. What is queued later is.
+func TestMigrateOutboxOnce(t *testing.T) {
+	ctx := context.Background()
+	old, db := openClient(t), openClient(t)
+	queue := func(keys ...string) {
+		t.Helper()
+		for _, key := range keys {
+			if _, err := old.Outbox().Queue(ctx, []event.Draft{draft("alice", "x", key)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(what string, want ...string) {
+		t.Helper()
+		if err := db.MigrateOutbox(ctx, old); err != nil {
+			t.Fatal(err)
+		}
+		queued, err := db.Outbox().List(ctx, 0, 10)
+		var keys []string
+		for i := range queued {
+			keys = append(keys, queued[i].Key)
+		}
+		if err != nil || !slices.Equal(keys, want) {
+			t.Errorf("%s: the outbox has %q, %v, want %q", what, keys, err, want)
+		}
+	}
+	queue("a", "b")
+	check("at first", "a", "b")
+	if _, err := db.Outbox().Discard(ctx, []int64{1}); err != nil {
+		t.Fatal(err)
+	}
+	check("after one was dropped", "b")
+	queue("c")
+	check("with one more", "b", "c")
+	for _, want := range []bool{false, true} {
+		if done, err := db.MigratedFrom(ctx, "SOMELOG"); done != want || err != nil {
+			t.Errorf("migrated: %t, %v, want %t", done, err, want)
+		}
+		if err := db.SetMigrated(ctx, "SOMELOG"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -41,12 +41,7 @@ func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queue
 	err = o.db.file.Update(ctx, func(tx *sql.Tx) error {
 		queued = nil
 		for _, d := range drafts {
-			q := Queued{Draft: d, Hash: d.Hash()}
-			err := tx.QueryRow(`UPDATE outbox SET refused = NULL WHERE hash = ? RETURNING number, time`, q.Hash[:]).Scan(&q.Number, &q.Time)
-			if errors.Is(err, sql.ErrNoRows) {
-				err = tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?) RETURNING number, time`,
-					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(o.db.file.Now())).Scan(&q.Number, &q.Time)
-			}
+			q, err := queueDraft(tx, d, event.TimeOf(o.db.file.Now()))
 			if err != nil {
 				return err
 			}
@@ -55,6 +50,16 @@ func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queue
 		return nil
 	})
 	return queued, dbfile.Wrap(err, "queue")
+}
+
+func queueDraft(tx *sql.Tx, d event.Draft, now event.Time) (Queued, error) {
+	q := Queued{Draft: d, Hash: d.Hash()}
+	err := tx.QueryRow(`UPDATE outbox SET refused = NULL WHERE hash = ? RETURNING number, time`, q.Hash[:]).Scan(&q.Number, &q.Time)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?) RETURNING number, time`,
+			q.Hash[:], string(d.AppendJSON(nil)), now).Scan(&q.Number, &q.Time)
+	}
+	return q, err
 }
 
 // List returns the drafts of the outbox after a number, in order: at most limit drafts

@@ -97,6 +97,8 @@ func (s *session) partingPoint(ctx context.Context, c *client.Client, parent *cl
 	return c.Parted(ctx, s.db)
 }
 
+// carryInto carries the copy over once, since what was removed from the new one must not come back.
+// What is queued in the old one afterwards, by a command that has not met the server yet, follows.
 func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info client.Info) error {
 	db, err := s.app.openDB(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
 	if err != nil {
@@ -105,6 +107,9 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	defer db.Close()
 	if err := db.MigrateOutbox(ctx, s.db); err != nil {
 		return &leftError{fmt.Errorf("carry over the outbox: %w", err)}
+	}
+	if done, err := db.MigratedFrom(ctx, s.db.Log()); err != nil || done {
+		return err
 	}
 	c, err := client.New(db, cfg)
 	if err != nil {
@@ -121,6 +126,9 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	}
 	if err := errors.Join(db.MigrateCursors(ctx, s.db, parted), db.MigrateImported(ctx, s.db, parted)); err != nil {
 		return fmt.Errorf("carry over: %w", err)
+	}
+	if err := db.SetMigrated(ctx, s.db.Log()); err != nil {
+		return err
 	}
 	what := "the server was restored: its log %s continues %s from %s; %s in %s carried over, %s did not agree"
 	if info.Parent.Head == nil {

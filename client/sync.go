@@ -168,12 +168,22 @@ func (c *Client) pullUntouched(ctx context.Context, topic event.Topic, r Range, 
 
 // syncUnproven makes a range held and compares nothing.
 func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
-	span, err := c.resolveRange(ctx, []event.Topic{topic}, r)
+	topics := []event.Topic{topic}
+	span, err := c.resolveRange(ctx, topics, r)
+	gap, err := c.heldGap(ctx, topics, r, err)
+	if err == nil && !gap.Empty() {
+		r.Since = c.momentAt(gap.To)
+		span, err = c.resolveRange(ctx, topics, r)
+	}
 	if err != nil {
 		return Synced{}, err
 	}
 	s := Synced{Span: span}
-	return s, c.pullMissing(ctx, []event.Topic{topic}, span, &s, s.counting(fresh))
+	err = c.pullMissing(ctx, topics, span, &s, s.counting(fresh))
+	if !gap.Empty() {
+		s.Span.From = gap.From
+	}
+	return s, err
 }
 
 // syncAround makes the window around a moment held, and the state at its beginning known.

@@ -38,6 +38,10 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	m.mu.Lock()
 	m.report.Appends++
 	m.mu.Unlock()
+	select {
+	case m.woken <- struct{}{}:
+	default:
+	}
 	last := event.Beginning
 	for i := range receipts {
 		if !receipts[i].Dropped && m.Follows(event.Exactly(drafts[i].Storage())) {

@@ -77,6 +77,7 @@ type Mirror struct {
 	cut      context.CancelCauseFunc // ends the connection; set before the first one
 
 	asking chan struct{} // has an element while the upstream is asked for its head
+	woken  chan struct{} // has an element once the upstream has answered an append: it is there
 
 	unstored *unstored // owned by Run: what the last connection has brought and could not be stored
 }
@@ -90,7 +91,7 @@ func New(log Log, cfg Config) *Mirror {
 	cfg.Stale = cmp.Or(cfg.Stale, 45*time.Second)
 	cfg.StoreGrace = cmp.Or(cfg.StoreGrace, 10*time.Second)
 	name := crand.Text()
-	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1),
+	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		report: wire.Mirror{Upstream: cfg.Name, Topics: log.MirroredTopics(), Head: log.HeadPoint().ID, Via: name}}
 }
 
@@ -130,9 +131,18 @@ func (m *Mirror) Run(ctx context.Context) {
 			failures = 0
 		}
 		pause := m.pause(failures, err)
+		select {
+		case <-m.woken: // by what was before this failure
+		default:
+		}
 		m.noteEnded(err, pause)
+		woken := m.woken
+		if isError[*RefusedError](err) { // it has said when to come back
+			woken = nil
+		}
 		select {
 		case <-time.After(pause):
+		case <-woken:
 		case <-ctx.Done():
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/mirror"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A slowUpstream yields a batch each time that its gate has an element.
@@ -239,4 +240,47 @@ func TestSlowState(t *testing.T) {
 	near.awaitReady(t)
 	near.awaitHead(t, origin)
 	sameAnswers(t, origin, near)
+}
+
+// A cutUpstream loses its first connection.
+type cutUpstream struct {
+	*mirror.HTTP
+	follows atomic.Int64
+}
+
+func (u *cutUpstream) Follow(ctx context.Context, after mirror.Position) iter.Seq2[mirror.Batch, error] {
+	if u.follows.Add(1) > 1 {
+		return u.HTTP.Follow(ctx, after)
+	}
+	return func(yield func(mirror.Batch, error) bool) {
+		yield(mirror.Batch{}, errors.New("the connection is lost"))
+	}
+}
+
+// An append that was passed on shows that the upstream is there: the mirror connects at once.
+func TestAppendEndsPause(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	db, err := cache.Open(t.Context(), newNode(t).path, cache.Config{Role: cache.Server, Log: origin.db.Log(), Mirror: &cache.Mirrored{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	m := mirror.New(db, mirror.Config{Upstream: &cutUpstream{HTTP: client}, Name: "upstream", RetryMin: time.Hour, RetryMax: 2 * time.Hour, ApplyWait: time.Minute})
+	db.OnCommit(func([]event.Event, event.ID) { m.Advanced() })
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	until(t, "away", func() bool { return m.Report().Trouble != "" })
+	receipts, err := m.Append(ctx, wire.Caller{}, []event.Draft{{User: "u", Path: "p", Type: event.Put, Key: "k", Value: []byte("1")}})
+	if err != nil || len(receipts) != 1 || db.Head() != receipts[0].ID {
+		t.Errorf("append: %v, %v; the mirror is at %s", receipts, err, db.Head())
+	}
 }

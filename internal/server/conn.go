@@ -37,9 +37,13 @@ type patientConn struct {
 	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
 }
 
+// looks is how often a write that waits looks for progress while it is patient: its error comes by
+// so much of the patience late.
+const looks = 10
+
 func (c *patientConn) Write(b []byte) (n int, err error) {
-	for {
-		deadline, last := time.Now().Add(c.patience), c.last.Load()
+	for progress := time.Now(); ; {
+		deadline, last := time.Now().Add(c.patience/looks), c.last.Load()
 		if last != 0 && last < deadline.UnixNano() {
 			deadline = time.Unix(0, last)
 		}
@@ -50,8 +54,14 @@ func (c *patientConn) Write(b []byte) (n int, err error) {
 			continue
 		}
 		k, err := c.Conn.Write(b[n:])
-		if n += k; k == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		n += k
+		now := time.Now()
+		isLast := last != 0 && now.UnixNano() >= last
+		if !errors.Is(err, os.ErrDeadlineExceeded) || k == 0 && (isLast || now.Sub(progress) >= c.patience) {
 			return n, err
+		}
+		if k > 0 {
+			progress = now
 		}
 	}
 }

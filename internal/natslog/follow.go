@@ -317,5 +317,8 @@ func (f *follower) pass() error {
 		do()
 	}
 	f.after = nil
+	if f.live {
+		f.l.lease.tell()
+	}
 	return nil
 }

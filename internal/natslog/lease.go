@@ -32,6 +32,7 @@ type lease struct {
 	following bool
 	since     time.Time     // when following became what it is
 	barred    bool          // NATS does not allow this node what a committer does
+	untold    bool          // that another node commits
 	unclaimed error         // why the last claim of this node failed; nil while a node commits
 	changed   chan struct{} // closed when the above changes, except heard
 }
@@ -138,12 +139,21 @@ func (e *lease) noteClaim(c claim, seq uint64) {
 		e.mu.Unlock()
 		return
 	}
-	news := e.holder != c
+	e.untold = e.untold || e.holder != c
 	e.holder, e.seq, e.read, e.heard, e.seen, e.unclaimed = c, seq, seq, time.Now(), own, nil
 	e.wakeLocked()
 	e.mu.Unlock()
-	if news {
-		e.l.news("%s commits now", c.Node)
+}
+
+// tell says which node commits now, if that has changed. It is called once the end of the stream is
+// reached: claims before it are history.
+func (e *lease) tell() {
+	e.mu.Lock()
+	untold, node := e.untold, e.holder.Node
+	e.untold = false
+	e.mu.Unlock()
+	if untold {
+		e.l.news("%s commits now", node)
 	}
 }
 

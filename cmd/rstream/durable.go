@@ -13,6 +13,7 @@ import (
 
 	"github.com/rstream-dev/rstream/internal/mirror"
 	"github.com/rstream-dev/rstream/internal/natslog"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // syncAge is for how long the answers of the NATS servers about their disks count. They are asked
@@ -52,8 +53,8 @@ func (d *diskCheck) run(ctx context.Context, say *slog.Logger) {
 		case err == nil && said != "" && d.proven.Load():
 			said = ""
 			say.Info("appends are durable again")
-		case err != nil && err.Error() != said:
-			said = err.Error()
+		case err != nil && wire.SteadyText(err) != said:
+			said = wire.SteadyText(err)
 			say.Warn("the NATS servers were asked when they sync", "error", said)
 		}
 	}

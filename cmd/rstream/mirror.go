@@ -196,7 +196,7 @@ func (f *followed) logTrouble(say *serveLog, err error, pause time.Duration) {
 	if errors.As(err, new(*mirror.StoreError)) {
 		what = "what " + f.words.what + " sends cannot be stored; reads go on"
 	}
-	if text := err.Error(); text != f.said {
+	if text := wire.SteadyText(err); text != f.said {
 		f.said = text
 		say.Warn(what, f.words.key, f.name, "error", text, "retry", pause.Round(time.Millisecond).String())
 	}

@@ -139,7 +139,7 @@ func (l *boardLink) logError(say *serveLog, err error) {
 		l.said = ""
 		return
 	}
-	if text := wire.Redact(err.Error()); text != l.said {
+	if text := wire.Redact(wire.SteadyText(err)); text != l.said {
 		l.said = text
 		say.Warn("nothing can be reported to the board", "board", wire.RedactURL(l.url), "error", strings.TrimSpace(text))
 	}

@@ -124,7 +124,7 @@ func (s *relayedSource) logRetry(err error, pause time.Duration) {
 		s.said = ""
 		return
 	}
-	if text := err.Error(); text != s.said {
+	if text := wire.SteadyText(err); text != s.said {
 		s.said = text
 		s.say.Warn("no connection to the source", "source", s.name, "error", text, "retry", pause.Round(time.Millisecond).String())
 	}

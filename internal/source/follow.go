@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A Log stores the events of a source. *cache.DB is one.
@@ -462,10 +463,11 @@ func (f *follower) quietTime() time.Duration {
 // noteTrouble stores why there is no connection, for those who read along.
 func (f *follower) noteTrouble(ctx context.Context, err error) error {
 	var stop *storeError
-	if errors.Is(err, io.EOF) || errors.As(err, &stop) || f.state.Trouble == err.Error() {
+	text := wire.SteadyText(err)
+	if errors.Is(err, io.EOF) || errors.As(err, &stop) || f.state.Trouble == text {
 		return nil
 	}
-	f.state.Trouble = err.Error()
+	f.state.Trouble = text
 	return f.commit(ctx, &batch{})
 }
 

@@ -196,10 +196,35 @@ func TestDashboard(t *testing.T) {
 	p.resize(360, 740, true)
 	p.wait(`document.documentElement.scrollWidth === 360`)
 
+	// An address that a browser would change is no room.
+	other := c.newPage()
+	other.open(k.base + "/dashboard#alice%2F..%2Fbob")
+	other.waitText("#room-said", "A path has no part . or ..")
+
 	p.checkQuiet(k.base)
 	if !longtest.Enabled() {
 		return
 	}
+
+	// A room counts all of its storages, also those that the page does not keep.
+	var lines strings.Builder
+	for i := range 1100 {
+		fmt.Fprintf(&lines, "{\"user\":\"big\",\"path\":\"s%04d\",\"key\":\"k\",\"value\":1}\n", i)
+	}
+	resp, err := http.Post(k.base+"/set", "application/x-ndjson", strings.NewReader(lines.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	large := c.newPage()
+	large.open(k.base + "/dashboard#big")
+	large.wait(`document.getElementById('state-title').textContent.replace(/\D/g, '') === '1100'`)
+	k.put("big/new", "k1", "1")
+	large.wait(`document.getElementById('state-title').textContent.replace(/\D/g, '') === '1101'`)
+	k.put("big/new", "k2", "2")
+	k.put("big/s1099", "k2", "2")
+	k.put("big/last", "k3", "3")
+	large.wait(`document.getElementById('state-title').textContent.replace(/\D/g, '') === '1102'`)
 
 	// The page of the docs shows the same.
 	documented := c.newPage()

@@ -1,7 +1,7 @@
 'use strict'
 const base = location.origin + location.pathname.replace(/\/dashboard$/, '')
 const at = id => document.getElementById(id)
-const most = {topics: 100, readers: 50, state: 20, events: 20, kept: 1000} // rows, and storages that are kept
+const most = {topics: 100, readers: 50, state: 20, events: 20, kept: 1000, names: 100000} // rows, and storages that are kept, or counted
 
 // Texts
 
@@ -326,18 +326,28 @@ function readEvent(e) {
 
 function openRoom(topic) {
   closeRoom()
-  const own = room = {topic, state: new Map(), more: 0, events: [], number: 0, readers: new Map(), coming: null}
+  // Beyond what is kept, only names are: they make the number of storages.
+  const own = room = {topic, state: new Map(), more: new Set(), events: [], number: 0, readers: new Map(), coming: null}
   say('room-said', 'Connecting…')
   at('topic').value = topic
   at('close').hidden = false
   say('room-title', topic)
+  if (topic.split('/').some(part => part === '.' || part === '..')) { // a browser would ask for another page
+    say('room-said', 'A path has no part . or ..')
+    own.stop = () => {}
+    return
+  }
   const take = e => {
     const ev = readEvent(e), inState = e.lastEventId === ''
-    const state = own.coming || own
     const storage = storageOf(ev)
-    if (ev.type === 'DEL') state.state.delete(storage)
-    else if (state.state.has(storage) || state.state.size < most.kept) state.state.set(storage, {...ev, fresh: !inState})
-    else if (inState) state.more++
+    const {state: kept, more} = own.coming || own
+    if (ev.type === 'DEL') {
+      kept.delete(storage)
+      more.delete(storage)
+    } else if (kept.has(storage) || kept.size < most.kept) {
+      more.delete(storage)
+      kept.set(storage, {...ev, fresh: !inState})
+    } else if (more.size < most.names) more.add(storage)
     if (inState) return
     own.events.unshift(ev)
     own.number++
@@ -349,7 +359,7 @@ function openRoom(topic) {
     drawRoom()
   }
   own.stop = follow('/api/room/' + topic.split('/').map(encodeURIComponent).join('/'), {
-    state: () => { own.coming = {state: new Map(), more: 0} },
+    state: () => { own.coming = {state: new Map(), more: new Set()} },
     PUT: take,
     DEL: take,
     readers: readers(({connections}) => { own.readers = new Map(connections.map(c => [keyOf(c), c])) }),
@@ -371,8 +381,8 @@ function openRoom(topic) {
 const drawRoom = drawer(() => {
   if (!room) return
   const state = [...room.state].sort(([a], [b]) => a < b ? -1 : 1)
-  const n = state.length + room.more
-  say('state-title', 'State: ' + number(n) + (n === 1 ? ' storage' : ' storages'))
+  const n = state.length + room.more.size
+  say('state-title', 'State: ' + (room.more.size < most.names ? '' : 'at least ') + number(n) + (n === 1 ? ' storage' : ' storages'))
   const shown = room.all ? most.kept : most.state
   fill(at('state-rows'), state.slice(0, shown).map(([storage, ev]) => ({
     key: storage, version: ev.id, fresh: ev.fresh,

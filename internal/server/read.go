@@ -54,23 +54,24 @@ func (s *Server) parsePostEvents(w http.ResponseWriter, r *http.Request) (*wire.
 	if problem != nil {
 		return nil, problem
 	}
-	if problem := checkForm(r, body); problem != nil {
+	if problem := checkForm(r, body, wire.FormData); problem != nil {
 		return nil, problem
 	}
 	return badRequest(wire.ParseEvents(strings.Trim(r.URL.RawQuery+"&"+string(body), "&")))
 }
 
-// checkForm refuses a body that is not a form. RFC 10008 forbids guessing its type.
-func checkForm(r *http.Request, body []byte) *wire.Error {
+// checkForm refuses a body that is not a form. RFC 10008 forbids guessing its type. want names all
+// types that may be sent instead.
+func checkForm(r *http.Request, body []byte, want string) *wire.Error {
 	kind := r.Header.Get("Content-Type")
 	if len(body) == 0 && kind == "" {
 		return nil
 	}
 	if kind == "" {
-		return wire.Errorf(http.StatusBadRequest, "Content-Type is missing; want %s", wire.FormData)
+		return wire.Errorf(http.StatusBadRequest, "Content-Type is missing; want %s", want)
 	}
 	if got, _, err := mime.ParseMediaType(kind); err != nil || got != wire.FormData {
-		return wire.Errorf(http.StatusUnsupportedMediaType, "Content-Type %.80q is not supported; want %s", kind, wire.FormData)
+		return wire.Errorf(http.StatusUnsupportedMediaType, "Content-Type %.80q is not supported; want %s", kind, want)
 	}
 	return nil
 }

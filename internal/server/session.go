@@ -185,7 +185,7 @@ func loginToken(w http.ResponseWriter, r *http.Request) (string, *wire.Error) {
 		}
 		return in.Token, nil
 	}
-	if problem := checkForm(r, body); problem != nil {
+	if problem := checkForm(r, body, wire.FormData+" or "+wire.JSON); problem != nil {
 		return "", problem
 	}
 	form, err := url.ParseQuery(string(body))

@@ -59,6 +59,10 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 
 // checkTargetLog refuses an append to another log.
 func (s *Server) checkTargetLog(r *http.Request) *wire.Error {
+	given := r.Header.Values(wire.HeaderLog)
+	if len(given) > 1 || len(given) == 1 && given[0] == "" {
+		return wire.Errorf(http.StatusBadRequest, "%s: want one log, the one that the append is for; %s", wire.HeaderLog, wire.NothingAppended)
+	}
 	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
 		return s.conflictError(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this log is %s", log, s.log.Log())
 	}

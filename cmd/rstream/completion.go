@@ -134,6 +134,9 @@ func describeCompletion(cmd *cobra.Command) {
 		}
 		return usagef("shell %q: want bash, zsh, fish or powershell", args[0])
 	}
+	for _, shell := range cmd.Commands() {
+		shell.Args = noArgs
+	}
 	// cobra checks the arguments of runnable commands only.
 	cmd.RunE = func(*cobra.Command, []string) error { return nil }
 }

@@ -117,10 +117,11 @@ func manualDate() (time.Time, error) {
 		return time.Now(), nil
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	date := time.Unix(seconds, 0)
+	if err != nil || seconds < 0 || date.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH %.40q: want seconds since 1970", text)
 	}
-	return time.Unix(seconds, 0), nil
+	return date, nil
 }
 
 func manualName(about *cobra.Command) string {

@@ -38,6 +38,16 @@ func newFileName(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// distinct returns names without those that were there before: each is dealt with once.
+func distinct[T comparable](names []T) (once []T) {
+	for _, name := range names {
+		if !slices.Contains(once, name) {
+			once = append(once, name)
+		}
+	}
+	return once
+}
+
 // noArgs refuses arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

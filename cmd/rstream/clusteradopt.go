@@ -52,7 +52,7 @@ func runClusterAdopt(ctx context.Context, a *app, o adoptOptions, to string) (er
 	if err := o.checkStreamFlags(); err != nil {
 		return err
 	}
-	if o.replicas < 1 || o.replicas > maxReplicas {
+	if !mayReplicate(o.replicas) {
 		return replicasError(o.replicas)
 	}
 	cfg := o.streamConfig(a)

@@ -203,7 +203,7 @@ names starts at the beginning. Their dead letters are removed, too.`,
 		ValidArgsFunction: a.completeCursors,
 		Args:              argCount(1, math.MaxInt, "the NAME of a cursor"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runCursorRm(cmd.Context(), a, args)
+			return runCursorRm(cmd.Context(), a, distinct(args))
 		},
 	}
 }

@@ -251,6 +251,7 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 		}
 		numbers = append(numbers, n)
 	}
+	numbers = distinct(numbers)
 	db, err := a.openOffline(ctx)
 	if err != nil {
 		return err

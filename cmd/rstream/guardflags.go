@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -103,12 +104,19 @@ func (o *guardFlags) parseLimits() (*wire.Rates, error) {
 	if !o.isGuarded() && len(o.limits) == 0 {
 		return nil, nil
 	}
-	all := o.limits
+	all, defaults := o.limits, 0
 	if o.isGuarded() {
-		all = append(strings.Split(defaultLimits, ", "), o.limits...)
+		all = strings.Split(defaultLimits, ", ")
+		defaults = len(all)
+		all = append(all, o.limits...)
 	}
-	for _, arg := range all {
+	given := map[string]bool{}
+	for i, arg := range all {
 		kind, text, _ := strings.Cut(arg, "=")
+		if given[kind] {
+			return nil, usagef("--limit %q: %s have a limit already", arg, kind)
+		}
+		given[kind] = i >= defaults
 		var size byteSize
 		n, err := strconv.ParseFloat(text, 64)
 		if kind == "bytes" && err != nil {
@@ -117,6 +125,9 @@ func (o *guardFlags) parseLimits() (*wire.Rates, error) {
 		}
 		if err != nil || !(n >= 0 && n <= 1e15) {
 			return nil, usagef("--limit %q: want a rate such as requests=100 or bytes=10MB", arg)
+		}
+		if kind == "streams" && n != math.Trunc(n) {
+			return nil, usagef("--limit %q: want a whole number of streams", arg)
 		}
 		switch kind {
 		case "requests":

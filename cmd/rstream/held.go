@@ -90,7 +90,10 @@ func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 			return nil, span, err
 		}
 	}
-	if span.To < span.From {
+	switch {
+	case span.To < span.From && r.until == nil:
+		return nil, span, usagef("--since %s lies after all that is held, up to %s", span.From, span.To)
+	case span.To < span.From:
 		return nil, span, usagef("--since %s lies after --until %s", span.From, span.To)
 	}
 	return held, span, nil

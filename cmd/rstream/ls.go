@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -151,13 +150,9 @@ func (l *usageList) printServer(ctx context.Context) error {
 	}
 	defer c.Close()
 	err = l.print(c.Usage(ctx, l.topic, !l.o.recursive))
-	var status *client.StatusError
-	switch {
-	case errors.As(err, new(*client.UnreachableError)) && db != nil && l.printed == 0:
+	if errors.As(err, new(*client.UnreachableError)) && db != nil && l.printed == 0 {
 		l.a.note("no server can be reached; this is what %s holds", db.Path())
 		return l.printHeld(ctx, db)
-	case errors.As(err, &status) && status.Status == http.StatusNotFound:
-		return &exitError{exitFailed, "the server is of an earlier version, which cannot list storages", "--offline lists what the local copy holds"}
 	}
 	return err
 }

@@ -64,7 +64,7 @@ func (l *namedList[T]) newRmCommand(a *app, long, example string) *cobra.Command
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := configPaths(a.config)[0]
 			return l.edit(path, func(list, _ *yaml.Node) error {
-				for _, name := range args {
+				for _, name := range distinct(args) {
 					i := indexOfEntry(list, name)
 					if i < 0 {
 						return &exitError{exitFailed, path + " has no " + l.one + " " + name, "\"rstream " + l.one + "\" lists those of all config files"}

@@ -105,7 +105,7 @@ func (o *clusterFlags) checkClusterFlags() error {
 		return err
 	}
 	switch {
-	case o.replicas < 0 || o.replicas > maxReplicas:
+	case o.replicas != 0 && !mayReplicate(o.replicas):
 		return replicasError(o.replicas)
 	case o.durable != "" && o.durable != "always" && o.durable != "interval":
 		return usagef("--durable %q: want always or interval", o.durable)
@@ -113,8 +113,9 @@ func (o *clusterFlags) checkClusterFlags() error {
 	return nil
 }
 
-// maxReplicas is the most that NATS servers keep of a stream.
-const maxReplicas = 5
+// mayReplicate reports whether a stream may have n replicas: NATS servers keep at most five, and an
+// even number has no majority more often than one less.
+func mayReplicate(n int) bool { return n == 1 || n == 3 || n == 5 }
 
 func replicasError(n int) error { return usagef("--replicas %d: want 1, 3 or 5", n) }
 

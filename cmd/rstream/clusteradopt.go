@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -94,9 +95,26 @@ func (o *adoptOptions) settleAdoption(created bool, err error, file string) erro
 	return err
 }
 
+// openAdopted opens the file of a log that is to continue in a cluster. Nobody may serve it
+// meanwhile, since what a server of its own appends after the copy would be in no stream. Nodes and
+// mirrors append nothing of their own.
+func (a *app) openAdopted(ctx context.Context, path string) (*cache.DB, error) {
+	db, err := a.openFile(ctx, path, noLog)
+	if err != nil || db.Role() != cache.Server || db.IsMirror() {
+		return db, err
+	}
+	if err := db.Close(); err != nil {
+		return nil, err
+	}
+	return a.openDB(ctx, path, cache.Config{Role: cache.Server})
+}
+
 // continueLog writes the file of a node of a new log that continues the one in a file.
 func (a *app) continueLog(ctx context.Context, from, to string) (c natslog.Creation, err error) {
-	db, err := a.openFile(ctx, from, noLog)
+	if _, err := os.Lstat(to); err == nil {
+		return c, fmt.Errorf("%s: %w", to, fs.ErrExist)
+	}
+	db, err := a.openAdopted(ctx, from)
 	if err != nil {
 		return c, err
 	}

@@ -85,6 +85,10 @@ func (o *clusterFlags) addClusterFlags(cmd *cobra.Command) {
 	f.StringVar(&o.durable, "durable", "", "with `WHEN` always, refuse NATS servers that acknowledge an append before it is synced to disk; with interval, take any (default: interval)")
 	completeFlag(cmd, "durable", "always", "interval")
 	excludeFlags(cmd, "nats", "mirror", "source", "as-new-log")
+	// What a config file says of a stream is no matter for a server that is no node.
+	for _, name := range []string{"stream", "nats-creds", "nats-nkey", "nats-system", "nats-system-creds", "init", "replicas", "durable"} {
+		excludeFlags(cmd, name, "mirror", "source", "as-new-log")
+	}
 }
 
 // checkClusterFlags refuses flags that contradict each other.

@@ -236,6 +236,7 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 				c.cfg.OnEnding(max(c.sentN, c.trying))
 			}
 		case <-deadline:
+			c.err = errors.Join(c.err, &AbandonedError{max(c.sentN, c.trying), c.cfg.Grace})
 			cut()
 		}
 		if c.ending && deadline == nil {
@@ -243,6 +244,20 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 			deadline, slow = time.After(c.cfg.Grace), time.After(slowTime)
 		}
 	}
+}
+
+// An AbandonedError means that tries went on for longer than Config.Grace, and were broken off. Their
+// events are tried again by the next Run.
+type AbandonedError struct {
+	Events int
+	After  time.Duration
+}
+
+func (e *AbandonedError) Error() string {
+	if e.Events == 1 {
+		return fmt.Sprintf("1 event was still under way after %s, and was broken off: it is tried again", e.After)
+	}
+	return fmt.Sprintf("%d events were still under way after %s, and were broken off: they are tried again", e.Events, e.After)
 }
 
 // fail ends the consumer for a reason. The first one counts.

@@ -144,12 +144,18 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return err
 	}
-	sent, err := a.sendOutbox(ctx, s, !o.print)
+	sent, later, err := a.sendFirst(ctx, s, !o.print)
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
 	allowed := allowedTopics{a: a, verb: "sync", left: topics, added: added}
 	end, err := a.syncTopics(ctx, s, &allowed, r, o)
+	if err == nil && later && !o.follow {
+		rest, failed := a.sendOutbox(ctx, s, !o.print)
+		if sent, err = sumOfSent(sent, rest), failed; err == nil && sent.Sent > 0 {
+			end, err = a.syncTopics(ctx, s, &allowed, r, o)
+		}
+	}
 	if err == nil && o.follow {
 		err = a.followTopics(ctx, s, &allowed, end, o.print)
 	}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +63,7 @@ func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied stri
 	if err := absent(path); err != nil {
 		return err
 	}
+	removeStaleParts(path)
 	// A unique name, so that two backups never write into each other's file, readable by
 	// its owner only.
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
@@ -86,6 +89,28 @@ func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied stri
 		return err
 	}
 	return folder.Sync(filepath.Dir(path))
+}
+
+// stalePart is for how long nobody has written to a part that a killed backup has left.
+const stalePart = time.Hour
+
+// removeStaleParts removes what killed backups to path have left. What cannot be removed stays.
+func removeStaleParts(path string) {
+	folder := filepath.Dir(path)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		rest, isOf := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
+		number, isPart := strings.CutSuffix(rest, ".part")
+		if _, err := strconv.ParseUint(number, 10, 64); !isOf || !isPart || err != nil {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > stalePart {
+			removeFiles(filepath.Join(folder, e.Name()))
+		}
+	}
 }
 
 // copyInto writes a compact copy of the file to path.

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
@@ -271,5 +273,35 @@ func awaitPart(path string) {
 			}
 		}
 		runtime.Gosched()
+	}
+}
+
+// A backup removes what killed ones to the same name have left, and nothing else.
+func TestBackupRemovesStaleParts(t *testing.T) {
+	db := openServer(t)
+	mustAppend(t, db, draft("alice", "x", "k"))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "b.db")
+	old := time.Now().Add(-2 * stalePart)
+	for name, at := range map[string]time.Time{
+		"b.db.123.part": old, "b.db.123.part-journal": old, // of one that was killed
+		"b.db.456.part": time.Now(), // of one that is running
+		"b.db.x.part":   old, "a.db.123.part": old, "b.db.part": old, "b.db.123": old,
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(file, []byte("x"), 0o600), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.BackupTo(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{"a.db.123.part", "b.db", "b.db.123", "b.db.456.part", "b.db.part", "b.db.x.part"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("the folder has %q, %v, want %q", names, err, want)
 	}
 }

@@ -56,6 +56,9 @@ type topOptions struct{ once bool }
 // rereadEvery is how often top reads the board.
 const rereadEvery = 2 * time.Second
 
+// silence is how long top waits for the board before it says that what it shows is old.
+const silence = 5 * time.Second
+
 func runTop(ctx context.Context, a *app, o topOptions) error {
 	return a.out.untilClosed(ctx, func(ctx context.Context) error {
 		c, err := client.New(nil, a.clientConfig())
@@ -65,7 +68,10 @@ func runTop(ctx context.Context, a *app, o topOptions) error {
 		defer c.Close()
 		var last []byte // the last picture
 		for {
+			asked := time.Now()
+			silent := time.AfterFunc(silence, func() { a.note("no answer since %s", asked.Format(time.TimeOnly)) })
 			b, err := c.Board(ctx)
+			silent.Stop()
 			if err != nil {
 				return err
 			}

@@ -91,13 +91,13 @@ func (db *DB) MigratedFrom(ctx context.Context, log string) (done bool, err erro
 		done, err = migrated(tx, log, nil)
 		return err
 	})
-	return done, dbfile.Wrap(err, "look for what was carried over")
+	return done, dbfile.Wrap(err, "look up an earlier migration")
 }
 
 // SetMigrated notes that the copy of a log was carried over into this one.
 func (db *DB) SetMigrated(ctx context.Context, log string) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error { return setMigrated(tx, log, []byte{}) })
-	return dbfile.Wrap(err, "note what was carried over")
+	return dbfile.Wrap(err, "note the migration")
 }
 
 func migrated(tx *sql.Tx, log string, draft []byte) (done bool, err error) {

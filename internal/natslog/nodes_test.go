@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +131,27 @@ func TestNoNodes(t *testing.T) {
 	}
 	if nodes, incomplete, err := l.Nodes(t.Context()); err != nil || incomplete != nil || len(nodes) != 0 {
 		t.Errorf("the nodes are %+v, %v", nodes, err)
+	}
+}
+
+// A node with a new file tells who commits now, and not who has committed in the history that it
+// fetches.
+func TestCommitterIsToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a", "b", "a", "b"} {
+		n := startNode(t, newConfig(t, sharedURL(t), name), nil)
+		n.mustAppend(draft("p", "x"))
+		n.stop()
+	}
+	last := startNode(t, newConfig(t, sharedURL(t), "c"), nil)
+	last.mustAppend(draft("p", "y"))
+	var w witness
+	cfg := newConfig(t, sharedURL(t), "d")
+	cfg.OnNews = w.note
+	startNode(t, cfg, nil).mustAppend(draft("p", "z"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if want := []string{"c commits now"}; !slices.Equal(w.texts, want) {
+		t.Errorf("the node says %q, want %q", w.texts, want)
 	}
 }

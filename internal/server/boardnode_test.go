@@ -409,7 +409,7 @@ func TestNodeSilence(t *testing.T) {
 func TestNodes(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for round := range longtest.Size(6, 300) {
+	for round := range longtest.Size(6, 150) {
 		synctest.Test(t, func(t *testing.T) { runNodes(t, rand.New(rand.NewPCG(seed, uint64(round)))) })
 	}
 }

@@ -49,7 +49,7 @@ func TestIdleReader(t *testing.T) {
 // descriptors, and a stream takes one at either end.
 func TestIdleReaderWithToken(t *testing.T) {
 	const most = 1 << 10
-	readers := longtest.Size(200, 10_000)
+	readers := longtest.Size(200, 5_000)
 	ring := newKeyring(t, auth.Config{})
 	host := startIdleHost(t, filepath.Join(ring.dir, "keys"))
 	// Pools are filled once, and goroutines begin with a stack as large as earlier ones had on average.

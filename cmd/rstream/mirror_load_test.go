@@ -138,7 +138,7 @@ func TestMirrorDelay(t *testing.T) {
 func TestMirrorsShareLoad(t *testing.T) {
 	longtest.Require(t)
 	program := programLink(t)
-	const readers, batches, batch = 20, 100, 100 // of each mirror
+	const readers, batches, batch = 20, 60, 100 // of each mirror
 	// run returns the CPU time of the server per reader.
 	run := func(mirrors int) time.Duration {
 		origin := startProcess(t, program, "origin")

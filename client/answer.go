@@ -118,11 +118,17 @@ func trimNetError(err error) error {
 	if errors.As(err, &call) {
 		err = call.Err
 	}
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		return errNoAnswer
+	case err.Error() == "net/http: timeout awaiting response headers": // it has no error of its own
+		return errLateAnswer
 	}
 	return err
 }
+
+// errLateAnswer replaces the error of a response that has not begun in time.
+var errLateAnswer = errors.New("no answer in time")
 
 // errNoAnswer replaces an io.EOF that came in place of a response.
 var errNoAnswer = errors.New("the connection was closed without an answer")

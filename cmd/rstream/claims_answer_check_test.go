@@ -200,7 +200,7 @@ var causes = []sentence{
 			}
 			return false
 		}),
-	says(`(?:connect|read) \S+: (?:net/http: timeout awaiting response headers|i/o timeout|silent for too long)`, tooLong),
+	says(`(?:connect|read) \S+: (?:no answer in time|i/o timeout|silent for too long)`, tooLong),
 	says(`read \S+: the answer has no end: something between here and the server shortened it`, answered("shortened", "emptied")),
 	says(`http://\S+: is not an rstream server: it answers with refused \((\d+)\)`, func(tr *answerTrial, _ ran, m []string) bool {
 		return tr.f.what == "404" && m[1] == "404"

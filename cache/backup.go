@@ -91,13 +91,14 @@ func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied stri
 	return folder.Sync(filepath.Dir(path))
 }
 
-// stalePart is for how long nobody has written to a part that a killed backup has left.
-const stalePart = time.Hour
+// stalePart is for how long nobody has written to a part that a killed backup has left. A backup that
+// runs writes for most of its time, and then checks what it has written.
+const stalePart = 24 * time.Hour
 
 // removeStaleParts removes what killed backups to path have left. What cannot be removed stays.
 func removeStaleParts(path string) {
-	folder := filepath.Dir(path)
-	entries, err := os.ReadDir(folder)
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
@@ -108,7 +109,7 @@ func removeStaleParts(path string) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > stalePart {
-			removeFiles(filepath.Join(folder, e.Name()))
+			removeFiles(filepath.Join(dir, e.Name()))
 		}
 	}
 }

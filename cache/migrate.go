@@ -88,7 +88,7 @@ const createMigrated = `
 // called. What was removed here since must not come back.
 func (db *DB) MigratedFrom(ctx context.Context, log string) (done bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		done, err = migrated(tx, log, nil)
+		done, err = migrated(tx, log, rest)
 		return err
 	})
 	return done, dbfile.Wrap(err, "look up an earlier migration")
@@ -96,16 +96,19 @@ func (db *DB) MigratedFrom(ctx context.Context, log string) (done bool, err erro
 
 // SetMigrated notes that the copy of a log was carried over into this one.
 func (db *DB) SetMigrated(ctx context.Context, log string) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error { return setMigrated(tx, log, []byte{}) })
+	err := db.file.Update(ctx, func(tx *sql.Tx) error { return setMigrated(tx, log, rest) })
 	return dbfile.Wrap(err, "note the migration")
 }
+
+// rest is in place of the hash of a draft for all that is no draft.
+var rest = []byte{}
 
 func migrated(tx *sql.Tx, log string, draft []byte) (done bool, err error) {
 	err = tx.QueryRow(`SELECT count(*) > 0 FROM sqlite_master WHERE name = 'migrated1'`).Scan(&done)
 	if err != nil || !done {
 		return false, err
 	}
-	err = tx.QueryRow(`SELECT count(*) > 0 FROM migrated1 WHERE log = ? AND draft = coalesce(?, x'')`, log, draft).Scan(&done)
+	err = tx.QueryRow(`SELECT count(*) > 0 FROM migrated1 WHERE log = ? AND draft = ?`, log, draft).Scan(&done)
 	return done, err
 }
 
@@ -128,10 +131,11 @@ func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 		err = db.file.Update(ctx, func(tx *sql.Tx) error {
 			for i := range queued {
 				hash := queued[i].Hash[:]
-				if done, err := migrated(tx, old.Log(), hash); err != nil || done {
-					if err != nil {
-						return err
-					}
+				done, err := migrated(tx, old.Log(), hash)
+				if err != nil {
+					return err
+				}
+				if done {
 					continue
 				}
 				if _, err := queueDraft(tx, queued[i].Draft, event.TimeOf(db.file.Now())); err != nil {

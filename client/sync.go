@@ -118,6 +118,10 @@ func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range,
 	for {
 		sum, from, err := c.requestSumBy(ctx, topic, r)
 		gap, err := c.heldGap(ctx, []event.Topic{topic}, r, err)
+		if span, within := r.endIn(gap); err == nil && within {
+			s.Span = span
+			return nil
+		}
 		if err == nil && !gap.Empty() {
 			r.Since = c.momentAt(gap.To)
 			if group != nil {
@@ -171,6 +175,9 @@ func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, f
 	topics := []event.Topic{topic}
 	span, err := c.resolveRange(ctx, topics, r)
 	gap, err := c.heldGap(ctx, topics, r, err)
+	if span, within := r.endIn(gap); err == nil && within {
+		return Synced{Span: span}, nil
+	}
 	if err == nil && !gap.Empty() {
 		r.Since = c.momentAt(gap.To)
 		span, err = c.resolveRange(ctx, topics, r)
@@ -211,6 +218,18 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 			return s, err
 		}
 	}
+}
+
+// endIn returns the range up to r.Until if that lies in a gap that is held.
+func (r Range) endIn(gap window.Span) (span window.Span, within bool) {
+	if r.Until == nil || gap.Empty() {
+		return span, false
+	}
+	until, fixed := r.Until.Cursor()
+	if !fixed || until.ID > gap.To {
+		return span, false
+	}
+	return window.Span{From: gap.From, To: max(gap.From, until.ID)}, true
 }
 
 // heldGap returns the range that is gone from the server according to err, if all of it

@@ -30,6 +30,13 @@ func TestSyncGoneAndHeld(t *testing.T) {
 			t.Errorf("unproven %t: %+v, %v", unproven, s, err)
 		}
 	}
+	at := c.momentAt(10)
+	for _, unproven := range []bool{true, false} {
+		s, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Until: &at}, Unproven: unproven})
+		if want := (window.Span{To: 10}); err != nil || s.Span != want {
+			t.Errorf("until 10, unproven %t: %+v, %v", unproven, s, err)
+		}
+	}
 	stranger := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	if _, err := stranger.Sync(t.Context(), topic, SyncOptions{Unproven: true}); !errors.As(err, new(*GapError)) {
 		t.Errorf("of one who holds nothing: %v", err)

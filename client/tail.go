@@ -193,6 +193,9 @@ func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch)
 	defer t.cancel(nil)
 	span, err := t.c.resolveRange(ctx, t.topics, opts.Range)
 	gap, err := t.c.heldGap(ctx, t.topics, opts.Range, err)
+	if within, ok := opts.Range.endIn(gap); err == nil && ok {
+		return t.yieldBounded(ctx, within, yield)
+	}
 	if err == nil && !gap.Empty() {
 		opts.Since = t.c.momentAt(gap.To)
 		span, err = t.c.resolveRange(ctx, t.topics, opts.Range)

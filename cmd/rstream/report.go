@@ -106,7 +106,7 @@ func onlyClosed(err error) bool {
 
 // printError prints an error and its hint.
 func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
-	for _, line := range distinct(strings.Split(plainLines(wire.Redact(err.Error())), "\n")) {
+	for _, line := range slices.Compact(strings.Split(plainLines(wire.Redact(err.Error())), "\n")) {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line) // one failure may be met twice
 	}
 	if h := a.hintFor(cmd, err); h != "" {

@@ -37,12 +37,12 @@ func (a *app) keepUp(ctx context.Context, work func(context.Context) error) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		if time.Since(begun) > maxUpkeepPause { // it worked in between
+			last, pause = "", minUpkeepPause
+		}
 		if text := err.Error(); text != last {
 			a.note("%s; trying again", text)
 			last = text
-		}
-		if time.Since(begun) > maxUpkeepPause { // it worked in between
-			pause = minUpkeepPause
 		}
 		select {
 		case <-time.After(pause):

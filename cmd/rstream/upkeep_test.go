@@ -31,6 +31,24 @@ func TestKeepUp(t *testing.T) {
 	})
 }
 
+// An error is noted again if the work has gone well in between.
+func TestKeepUpLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		times := 0
+		(&app{err: &said}).keepUp(t.Context(), func(context.Context) error {
+			if times++; times == 3 {
+				return nil
+			}
+			time.Sleep(time.Hour)
+			return errors.New("bad disk")
+		})
+		if want := "rstream: bad disk; trying again\nrstream: bad disk; trying again\n"; said.String() != want {
+			t.Errorf("said %q, want %q", &said, want)
+		}
+	})
+}
+
 // It ends with its context, also in a pause, and says nothing then.
 func TestKeepUpEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

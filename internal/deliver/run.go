@@ -236,7 +236,12 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 				c.cfg.OnEnding(max(c.sentN, c.trying))
 			}
 		case <-deadline:
-			c.err = errors.Join(c.err, &AbandonedError{max(c.sentN, c.trying), c.cfg.Grace})
+			for len(c.results) > 0 {
+				c.takeResult(<-c.results)
+			}
+			if c.trying > 0 {
+				c.err = errors.Join(c.err, &AbandonedError{max(c.sentN, c.trying), c.cfg.Grace})
+			}
 			cut()
 		}
 		if c.ending && deadline == nil {

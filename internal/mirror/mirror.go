@@ -77,7 +77,7 @@ type Mirror struct {
 	cut      context.CancelCauseFunc // ends the connection; set before the first one
 
 	asking chan struct{} // has an element while the upstream is asked for its head
-	woken  chan struct{} // has an element once the upstream has answered an append: it is there
+	woken  chan struct{} // has an element once an append was passed on: the upstream is there
 
 	unstored *unstored // owned by Run: what the last connection has brought and could not be stored
 }
@@ -137,7 +137,7 @@ func (m *Mirror) Run(ctx context.Context) {
 		}
 		m.noteEnded(err, pause)
 		woken := m.woken
-		if isError[*RefusedError](err) { // it has said when to come back
+		if m.pausesForCause(err) {
 			woken = nil
 		}
 		select {
@@ -263,6 +263,13 @@ func (m *Mirror) pause(failures int, err error) time.Duration {
 		d = max(d, refused.Problem.RetryAfter)
 	}
 	return d + rand.N(d/2+1)
+}
+
+// pausesForCause reports whether an answer to an append does not end the pause after err: the
+// upstream has said when to come back, or the next attempt would end the same way although it is there.
+func (m *Mirror) pausesForCause(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && refused.Problem.RetryAfter > 0 || waitsForPerson(err) || m.isLasting(err) || isError[*StoreError](err)
 }
 
 func (m *Mirror) isLasting(err error) bool { return m.cfg.Lasting != nil && m.cfg.Lasting(err) }
@@ -421,7 +428,7 @@ func (m *Mirror) noteEnded(err error, pause time.Duration) {
 	}
 	usual := errors.Is(err, io.EOF)
 	if !usual {
-		m.report.Trouble = err.Error()
+		m.report.Trouble = wire.SteadyText(err)
 	}
 	m.mu.Unlock()
 	if !usual && m.cfg.OnTrouble != nil {

@@ -32,7 +32,7 @@ type lease struct {
 	following bool
 	since     time.Time     // when following became what it is
 	barred    bool          // NATS does not allow this node what a committer does
-	untold    bool          // that another node commits
+	untold    bool          // which node commits has changed, and nobody was told
 	unclaimed error         // why the last claim of this node failed; nil while a node commits
 	changed   chan struct{} // closed when the above changes, except heard
 }
@@ -165,6 +165,7 @@ func (e *lease) notePresence(p presence) {
 	case p.Seq == 0 || p.Boot == e.holder.Boot && p.Seq == e.seq:
 		e.heard, e.unclaimed = time.Now(), nil
 	case p.Seq > e.seq && !e.l.forced:
+		e.untold = e.untold || e.holder != p.claim
 		e.holder, e.seq, e.heard, e.seen, e.unclaimed = p.claim, p.Seq, time.Now(), false, nil
 		e.wakeLocked()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A Meter shows how a follower is while it runs. The zero Meter is one of a follower that has
@@ -85,6 +86,6 @@ func (m *Meter) noteEnded(err error) {
 		m.r.Connected, m.r.Since = false, time.Now()
 	}
 	if ended := (*endedError)(nil); !errors.As(err, &ended) {
-		m.r.Trouble = err.Error()
+		m.r.Trouble = wire.SteadyText(err)
 	}
 }

@@ -101,19 +101,20 @@ func (f *follower) comparePlaces(ctx context.Context, ids []event.ID, origins []
 		hash event.Hash
 		id   event.ID // in the log that was followed
 	}
-	evs, err := f.cfg.Log.EventsByID(ctx, ids) // without those that were dropped
-	if err != nil {
-		return 0, false, err
-	}
 	var places []place
 	var hashes []event.Hash
-	for i := range evs {
-		origin := origins[slices.Index(ids, evs[i].ID)]
-		theirs, err := event.ParseID(origin.ID)
-		if origin.Log != f.state.Log || err != nil {
+	for i, id := range ids {
+		theirs, err := event.ParseID(origins[i].ID)
+		if origins[i].Log != f.state.Log || err != nil {
 			continue // an event that the log has made itself
 		}
-		places, hashes = append(places, place{evs[i].Hash, theirs}), append(hashes, evs[i].Hash)
+		evs, err := f.cfg.Log.EventsByID(ctx, []event.ID{id}) // values may be large
+		if err != nil {
+			return 0, false, err
+		}
+		if len(evs) == 1 { // else it was dropped
+			places, hashes = append(places, place{evs[0].Hash, theirs}), append(hashes, evs[0].Hash)
+		}
 	}
 	if len(places) == 0 {
 		return 0, false, nil

@@ -18,7 +18,7 @@ type state struct {
 	Seen       int64  `json:"seen,omitempty"`    // events that were noted for repeats
 	Time       int64  `json:"time"`              // of the last commit, µs
 	Loose      bool   `json:"loose,omitempty"`   // events were stored that come after the cursor
-	Shared     bool   `json:"shared,omitempty"`  // several events in a row have had one id
+	Shared     int    `json:"shared,omitempty"`  // above 0 if several of the last events in a row have had one id
 	Among      bool   `json:"among,omitempty"`   // and others with the id of the cursor may follow
 	Mapping    string `json:"mapping,omitempty"` // with which events were stored
 	URL        string `json:"url,omitempty"`     // of the cursor, without secrets

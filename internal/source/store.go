@@ -119,6 +119,10 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 	return f.commit(ctx, b)
 }
 
+// sharedEvents is for how many events with ids of their own a source is still taken to give several
+// events one id.
+const sharedEvents = 1000
+
 // moveCursor moves the cursor to that of a frame. After a batch, new events may overtake
 // old ones: the cursor stays until a heartbeat, by which the old ones are there.
 func (f *follower) moveCursor(fr *Frame) {
@@ -131,8 +135,13 @@ func (f *follower) moveCursor(fr *Frame) {
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
 		f.state.Loose = false
-		f.state.Shared = f.state.Shared || fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{})
-		f.state.Among = f.state.Shared && fr.Event
+		switch {
+		case fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{}):
+			f.state.Shared = sharedEvents
+		case fr.Event && f.state.Shared > 0:
+			f.state.Shared--
+		}
+		f.state.Among = f.state.Shared > 0 && fr.Event
 		f.setCursor(fr.Cursor)
 	case !fr.Event && batches && !f.batch:
 		f.setCursor(f.newest)

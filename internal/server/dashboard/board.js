@@ -327,7 +327,7 @@ function readEvent(e) {
 function openRoom(topic) {
   closeRoom()
   // Beyond what is kept, only names are: they make the number of storages.
-  const own = room = {topic, state: new Map(), more: new Set(), events: [], number: 0, readers: new Map(), coming: null}
+  const own = room = {topic, state: new Map(), more: new Set(), over: false, events: [], number: 0, readers: new Map(), coming: null}
   say('room-said', 'Connecting…')
   at('topic').value = topic
   at('close').hidden = false
@@ -340,7 +340,7 @@ function openRoom(topic) {
   const take = e => {
     const ev = readEvent(e), inState = e.lastEventId === ''
     const storage = storageOf(ev)
-    const {state: kept, more} = own.coming || own
+    const into = own.coming || own, {state: kept, more} = into
     if (ev.type === 'DEL') {
       kept.delete(storage)
       more.delete(storage)
@@ -348,6 +348,7 @@ function openRoom(topic) {
       more.delete(storage)
       kept.set(storage, {...ev, fresh: !inState})
     } else if (more.size < most.names) more.add(storage)
+    else into.over = into.over || !more.has(storage)
     if (inState) return
     own.events.unshift(ev)
     own.number++
@@ -359,7 +360,7 @@ function openRoom(topic) {
     drawRoom()
   }
   own.stop = follow('/api/room/' + topic.split('/').map(encodeURIComponent).join('/'), {
-    state: () => { own.coming = {state: new Map(), more: new Set()} },
+    state: () => { own.coming = {state: new Map(), more: new Set(), over: false} },
     PUT: take,
     DEL: take,
     readers: readers(({connections}) => { own.readers = new Map(connections.map(c => [keyOf(c), c])) }),
@@ -382,13 +383,13 @@ const drawRoom = drawer(() => {
   if (!room) return
   const state = [...room.state].sort(([a], [b]) => a < b ? -1 : 1)
   const n = state.length + room.more.size
-  say('state-title', 'State: ' + (room.more.size < most.names ? '' : 'at least ') + number(n) + (n === 1 ? ' storage' : ' storages'))
+  say('state-title', 'State: ' + (room.over ? 'at least ' : '') + number(n) + (n === 1 ? ' storage' : ' storages'))
   const shown = room.all ? most.kept : most.state
   fill(at('state-rows'), state.slice(0, shown).map(([storage, ev]) => ({
     key: storage, version: ev.id, fresh: ev.fresh,
     cells: [since(ev.time), {...text([storage, ev.text.slice(0, 400)], ev.text.slice(0, 2000)), link: storage + '$'}],
   })))
-  sayMore('state-more', n, shown, 'No values.')
+  sayMore('state-more', n, Math.min(shown, state.length), 'No values.')
   at('state-all').hidden = n <= shown || room.all
   fill(at('event-rows'), room.events.map(ev => ({
     key: ev.id, version: ev.id, fresh: true,

@@ -182,3 +182,19 @@ func TestArrowsCatch(t *testing.T) {
 		t.Errorf("internal/sse/session.go: %s", bad)
 	}
 }
+
+// A file's name is one that every system, and a module's archive, can have.
+func TestFileNames(t *testing.T) {
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if strings.ContainsAny(d.Name(), "\"'*<>?`|/\\:\t\n") {
+			t.Errorf("%q: not on every system", file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

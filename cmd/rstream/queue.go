@@ -262,47 +262,34 @@ func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt)
 // trySend sends the outbox and records the log's answers to ours. That no server can be
 // reached is not an error.
 func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) error {
-	sent, lost, err := q.a.sendOnce(ctx, q.s, func(sent *cache.Queued, r *event.Receipt) {
-		if _, ok := ours[sent.Number]; ok {
-			ours[sent.Number] = r
-		}
-	})
-	if q.sent = sent; err == nil && lost != nil {
-		q.down = true
-		q.a.note("%v; kept until the next sync", lost)
-	}
-	return err
-}
-
-// sendOnce sends the outbox of a session and does not try again: lost is why the server could not
-// take it now.
-func (a *app) sendOnce(ctx context.Context, s *session, shown func(*cache.Queued, *event.Receipt)) (sent client.Sent, lost, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cfg := a.clientConfig()
+	var lost error
+	cfg := q.a.clientConfig()
 	cfg.OnRetry = func(err error, _ time.Duration) {
 		lost = err
 		cancel(err)
 	}
-	c, err := client.New(s.db, cfg)
+	c, err := client.New(q.s.db, cfg)
 	if err != nil {
-		return sent, nil, &usageError{err}
+		return &usageError{err}
 	}
 	defer c.Close()
-	sent, err = c.Send(ctx, shown)
+	q.sent, err = c.Send(ctx, func(sent *cache.Queued, r *event.Receipt) {
+		if _, ok := ours[sent.Number]; ok {
+			ours[sent.Number] = r
+		}
+	})
 	var unreachable *client.UnreachableError
-	var timeout *client.TimeoutError // less than the pause before the next attempt
-	switch {
-	case lost != nil:
-	case errors.As(err, &unreachable):
+	if lost == nil && errors.As(err, &unreachable) {
 		lost = unreachable
-	case errors.As(err, &timeout):
-		lost = timeout.Err
 	}
 	if err == nil || lost == nil {
-		return sent, nil, err
+		return err
 	}
-	return sent, lost, nil
+	q.down = true
+	q.a.note("%v; kept until the next sync", lost)
+	return nil
 }
 
 // withdraw removes drafts that the server has just refused from the outbox and from ours:
@@ -357,35 +344,6 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (sent cl
 	return sent, a.reportSent(sent, summary)
 }
 
-// sendFirst is sendOutbox before a sync. If the server answers and can take no appends now, such as
-// a mirror without its upstream, later is set: it can still be read from.
-func (a *app) sendFirst(ctx context.Context, s *session, summary bool) (sent client.Sent, later bool, err error) {
-	if waits, err := a.outboxWaits(ctx, s); err != nil || !waits {
-		return sent, false, err
-	}
-	sent, lost, err := a.sendOnce(ctx, s, nil)
-	var answer *client.StatusError
-	switch {
-	case err != nil:
-		return sent, false, err
-	case errors.As(lost, &answer) && answer.FromLog:
-		a.note("the outbox waits: %v", lost)
-		return sent, true, nil
-	case lost != nil:
-		var rest client.Sent
-		rest, err = s.Send(ctx, nil)
-		sent = sumOfSent(sent, rest)
-	}
-	if err != nil {
-		return sent, false, err
-	}
-	return sent, false, a.reportSent(sent, summary)
-}
-
-func sumOfSent(a, b client.Sent) client.Sent {
-	return client.Sent{Sent: a.Sent + b.Sent, Known: a.Known + b.Known, Refused: a.Refused + b.Refused, Forbidden: a.Forbidden + b.Forbidden}
-}
-
 // outboxWaits reports whether drafts wait to be sent, and notes those that were refused.
 func (a *app) outboxWaits(ctx context.Context, s *session) (waits bool, err error) {
 	aside, err := s.db.Aside(ctx)
@@ -432,12 +390,16 @@ func refusedError(sent client.Sent) error {
 // sendPause is how often sync --follow checks the outbox.
 const sendPause = time.Second
 
-// whileSending runs fn and meanwhile sends drafts that are put into the outbox.
-func (a *app) whileSending(ctx context.Context, s *session, fn func(context.Context) error) error {
+// whileSending runs fn and meanwhile sends drafts that are put into the outbox, after those that
+// are being sent already.
+func (a *app) whileSending(ctx context.Context, s *session, first *sending, fn func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if err := first.endBeside(ctx, a); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
 		tick := time.NewTicker(sendPause)
 		defer tick.Stop()
 		for {

@@ -144,20 +144,29 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return err
 	}
-	sent, later, err := a.sendFirst(ctx, s, !o.print)
+	sending, err := a.startSending(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer sending.stop()
+	var sent client.Sent
+	later := sending.isLater()
+	if !later {
+		sent, err = sending.end(a, !o.print)
+		sending = nil
+	}
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
 	allowed := allowedTopics{a: a, verb: "sync", left: topics, added: added}
 	end, err := a.syncTopics(ctx, s, &allowed, r, o)
 	if err == nil && later && !o.follow {
-		rest, failed := a.sendOutbox(ctx, s, !o.print)
-		if sent, err = sumOfSent(sent, rest), failed; err == nil && sent.Sent > 0 {
+		if sent, err = sending.end(a, !o.print); err == nil && sent.Sent > 0 {
 			end, err = a.syncTopics(ctx, s, &allowed, r, o)
 		}
 	}
 	if err == nil && o.follow {
-		err = a.followTopics(ctx, s, &allowed, end, o.print)
+		err = a.followTopics(ctx, s, sending, &allowed, end, o.print)
 	}
 	if err != nil {
 		return a.gapLine(s.explainOtherLog(ctx, err))
@@ -281,9 +290,9 @@ func (s *session) rangeOf(ctx context.Context, t event.Topic, r syncRange, o syn
 
 // followTopics keeps topics up to date and sends the outbox, until ctx ends or, if
 // events are printed, the reader of the output leaves.
-func (a *app) followTopics(ctx context.Context, s *session, topics *allowedTopics, from event.ID, print bool) error {
+func (a *app) followTopics(ctx context.Context, s *session, first *sending, topics *allowedTopics, from event.ID, print bool) error {
 	follow := func(ctx context.Context) error {
-		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, from, print) })
+		return a.whileSending(ctx, s, first, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, from, print) })
 	}
 	if print {
 		return a.out.untilClosed(ctx, follow)

@@ -132,7 +132,7 @@ Files written by "rstream backup" do not need this.`,
 	o.nodeFlags.addNodeFlags(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
 	excludeFlags(cmd, "mirror", "source", "ttl", "as-new-log")
-	excludeFlags(cmd, "topic", "nats", "source") // of a mirror
+	excludeFlags(cmd, "topic", "nats", "source")                    // of a mirror
 	_ = cmd.RegisterFlagCompletionFunc("mirror", a.completeServers) // fails only for an unknown flag
 	return cmd
 }

@@ -118,7 +118,7 @@ func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range,
 	for {
 		sum, from, err := c.requestSumBy(ctx, topic, r)
 		gap, err := c.heldGap(ctx, []event.Topic{topic}, r, err)
-		if span, within := r.endIn(gap); err == nil && within {
+		if span, within := r.endIn(gap); within {
 			s.Span = span
 			return nil
 		}
@@ -175,7 +175,7 @@ func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, f
 	topics := []event.Topic{topic}
 	span, err := c.resolveRange(ctx, topics, r)
 	gap, err := c.heldGap(ctx, topics, r, err)
-	if span, within := r.endIn(gap); err == nil && within {
+	if span, within := r.endIn(gap); within {
 		return Synced{Span: span}, nil
 	}
 	if err == nil && !gap.Empty() {
@@ -232,9 +232,9 @@ func (r Range) endIn(gap window.Span) (span window.Span, within bool) {
 	return window.Span{From: gap.From, To: max(gap.From, until.ID)}, true
 }
 
-// heldGap returns the range that is gone from the server according to err, if all of it
-// is held here: then nothing is missing. Otherwise it returns err, or the error that kept it
-// from finding out.
+// heldGap returns the range that is gone from the server according to err, as far as it is held
+// here from its beginning. If that is all of it, nothing is missing, and the error is nil. Otherwise the
+// error is that of the rest, or the one that kept it from finding out.
 func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (window.Span, error) {
 	var gone *GapError
 	since, fixed := r.Since.Cursor()
@@ -243,11 +243,13 @@ func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err
 	}
 	gap := window.Span{From: since.ID, To: gone.Oldest}
 	held, failed := c.store.Held(ctx, topics...)
-	switch {
+	switch end := min(held.EndAfter(gap.From), gap.To); {
 	case failed != nil:
 		return window.Span{}, orCause(ctx, storeError(failed))
-	case gap.Empty() || !held.Contains(gap):
+	case gap.Empty() || end == gap.From:
 		return window.Span{}, err
+	case end < gap.To:
+		return window.Span{From: gap.From, To: end}, &GapError{end, gone.Oldest}
 	}
 	return gap, nil
 }

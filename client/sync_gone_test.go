@@ -42,3 +42,46 @@ func TestSyncGoneAndHeld(t *testing.T) {
 		t.Errorf("of one who holds nothing: %v", err)
 	}
 }
+
+// What is held before a gap is yielded, and the gap begins after it.
+func TestTailBeforeGap(t *testing.T) {
+	f := newFixture(t)
+	f.putSome(steady(), event.BlockSize+500)
+	topic := mustTopic(t, "*")
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	until := event.At(event.CursorOf(1000, f.db.Log()))
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Until: &until}}); err != nil {
+		t.Fatal(err)
+	}
+	held, err := c.store.Held(t.Context(), topic)
+	if err != nil || len(held) != 1 {
+		t.Fatalf("held: %v, %v", held, err)
+	}
+	if err := f.db.RetainOnce(t.Context(), cache.Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var got []event.ID
+	var last error
+	since := event.At(event.CursorOf(10, f.db.Log()))
+	for b, err := range c.Batches(t.Context(), []event.Topic{topic}, TailOptions{Range: Range{Since: since}, UntilLive: true}) {
+		if last = err; err != nil {
+			break
+		}
+		for i := range b.Events {
+			got = append(got, b.Events[i].ID)
+		}
+		if b.Live {
+			t.Error("it is live before a gap")
+		}
+	}
+	var gone *GapError
+	if !errors.As(last, &gone) || *gone != (GapError{held[0].To, event.BlockSize}) {
+		t.Errorf("it ends with %v, held up to %s", last, held[0].To)
+	}
+	if len(got) != int(held[0].To)-10 || got[0] != 11 || got[len(got)-1] != held[0].To {
+		t.Errorf("%d events, want all after 10 up to %s", len(got), held[0].To)
+	}
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{}); !errors.As(err, &gone) || gone.After != held[0].To {
+		t.Errorf("sync: %v", err)
+	}
+}

@@ -193,8 +193,11 @@ func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch)
 	defer t.cancel(nil)
 	span, err := t.c.resolveRange(ctx, t.topics, opts.Range)
 	gap, err := t.c.heldGap(ctx, t.topics, opts.Range, err)
-	if within, ok := opts.Range.endIn(gap); err == nil && ok {
+	if within, ok := opts.Range.endIn(gap); ok {
 		return t.yieldBounded(ctx, within, yield)
+	}
+	if err != nil && !gap.Empty() {
+		return t.yieldBefore(ctx, gap, err, yield)
 	}
 	if err == nil && !gap.Empty() {
 		opts.Since = t.c.momentAt(gap.To)
@@ -208,6 +211,20 @@ func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch)
 		return t.yieldBounded(ctx, span, yield)
 	}
 	return t.yieldEndless(ctx, span, yield)
+}
+
+// yieldBefore yields the events that are held before a gap, and then returns the error that says so.
+func (t *tail) yieldBefore(ctx context.Context, held window.Span, gap error, yield func(Batch) bool) error {
+	over := false
+	err := t.yieldBounded(ctx, held, func(b Batch) bool {
+		b.Live = false
+		over = !yield(b)
+		return !over
+	})
+	if err != nil || over {
+		return err
+	}
+	return gap
 }
 
 // yieldBounded yields the events of a range that ends.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
@@ -72,6 +73,8 @@ var typeHints = []typeHint{
 			return "something in front of the server asks for credentials; put them into its URL, as in http://user:password@host"
 		case e.Status == http.StatusUnauthorized:
 			return unauthorizedHint
+		case e.Status == http.StatusForbidden && e.FromLog && strings.HasPrefix(e.Detail, "host "):
+			return "the server listens on its own machine only; a proxy in front of it must send \"Host: localhost\""
 		case e.Status == http.StatusForbidden && e.FromLog:
 			return forbiddenHint
 		case e.Status == http.StatusForbidden:
@@ -120,7 +123,7 @@ var typeHints = []typeHint{
 const (
 	salvageHint = "\"rstream salvage FILE OUT\" writes the events that can be read"
 	damageHint  = "\"rstream verify --offline --db FILE\" lists the damaged parts; " + salvageHint
-	copyHint    = "if the file is a copy, move it away and sync again; keep the file of a server; " + salvageHint
+	copyHint    = "if the file is a copy, \"rstream verify --repair\" fetches again what is damaged; keep the file of a server; " + salvageHint
 )
 
 // hintOfDamage is for commands that open a server's file.
@@ -218,7 +221,18 @@ func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
 	if cmd != nil && (cmd.Name() == "state" || cmd.Name() == "get") {
 		return "the oldest state on the server is --at " + gap.Oldest.String()
 	}
+	if f := nameFlag(cmd); f != nil && f.Changed {
+		return "the server keeps only later history; \"rstream cursor set " + shellWord(f.Value.String()) + " " + gap.Oldest.String() + "\" goes on there" + skipHint(cmd)
+	}
 	return "the server keeps only later history; start again with --since " + gap.Oldest.String() + skipHint(cmd)
+}
+
+// nameFlag returns the flag that names a cursor, nil if the command has none.
+func nameFlag(cmd *cobra.Command) *pflag.Flag {
+	if cmd == nil || cmd.Name() != "tail" {
+		return nil
+	}
+	return cmd.Flags().Lookup("name")
 }
 
 func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {

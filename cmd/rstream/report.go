@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ func onlyStopped(err error) bool {
 		return onlyStopped(inner)
 	}
 	var exit *exitError
-	return err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*signalError)) || errors.Is(err, errClosedStdout) ||
+	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, sql.ErrTxDone) || errors.As(err, new(*signalError)) || errors.Is(err, errClosedStdout) ||
 		errors.As(err, &exit) && exit.text == "" // which was reported
 }
 

@@ -126,11 +126,13 @@ var errNoStdout = &exitError{exitFailed, "standard output is closed (or /dev/nul
 	"to discard the output, redirect it with >/dev/null"}
 
 // silentAnnotation marks commands that print nothing to standard output: always; with
-// --quiet and without --print; or with a file in --to, or as an argument.
+// --quiet and without --print; with --quiet and --check or --ready; or with a file in --to, or as an
+// argument.
 const (
 	silentAnnotation = "silent"
 	silentAlways     = "always"
 	silentIfQuiet    = "quiet"
+	silentIfChecked  = "checked"
 	silentIfFile     = "file"
 )
 
@@ -144,11 +146,18 @@ func (a *app) mayPrint(cmd *cobra.Command) bool {
 			return f.Value.String() == "" || f.Value.String() == "-"
 		}
 		return slices.Contains(cmd.Flags().Args(), "-")
+	case silentIfChecked:
+		return !a.quiet || !isSwitchedOn(cmd, "check") && !isSwitchedOn(cmd, "ready")
 	case silentIfQuiet:
 		f := cmd.Flags().Lookup("print")
 		return !a.quiet || f != nil && f.Value.String() == "true"
 	}
 	return true
+}
+
+func isSwitchedOn(cmd *cobra.Command, name string) bool {
+	on, err := cmd.Flags().GetBool(name)
+	return err == nil && on
 }
 
 // A closedInput is standard input that was closed when the program started. It must not

@@ -27,9 +27,10 @@ type statusOptions struct {
 func newStatusCommand(a *app) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
-		Use:     "status [URL]",
-		GroupID: groupInspect,
-		Short:   "Print what the local copy holds, and its server",
+		Use:         "status [URL]",
+		GroupID:     groupInspect,
+		Annotations: map[string]string{silentAnnotation: silentIfChecked},
+		Short:       "Print what the local copy holds, and its server",
 		Long: `Print what the local copy holds, how far behind the server it is, and which server it
 follows. Of a relay, status also prints how each source is. If the server cannot be
 reached, status says so and still exits with 0. The exit status is 1 if the server's log

@@ -123,7 +123,7 @@ var typeHints = []typeHint{
 const (
 	salvageHint = "\"rstream salvage FILE OUT\" writes the events that can be read"
 	damageHint  = "\"rstream verify --offline --db FILE\" lists the damaged parts; " + salvageHint
-	copyHint    = "if the file is a copy, \"rstream verify --repair\" fetches again what is damaged; keep the file of a server; " + salvageHint
+	copyHint    = "a copy: \"rstream verify --repair\" or move it away and sync again; keep the file of a server; " + salvageHint
 )
 
 // hintOfDamage is for commands that open a server's file.

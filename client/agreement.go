@@ -81,14 +81,14 @@ func (c *Client) settleLog(ctx context.Context, more time.Duration) error {
 	}
 	c.agreed.done, c.agreed.answers = true, answers
 	var err error
-	first := -1
+	first := slices.IndexFunc(logs, func(log string) bool { return log != "" })
 	for i, log := range logs {
 		switch {
 		case isStranger(answers[i].Err):
-			err = errors.Join(err, answers[i].Err)
+			if first < 0 || !c.setAside(c.cfg.Servers[i], answers[i].Err) { // another one serves
+				err = errors.Join(err, answers[i].Err)
+			}
 		case log == "":
-		case first < 0:
-			first = i
 		case log != logs[first] && err == nil:
 			err = &DifferentLogsError{c.cfg.Servers[first], logs[first], c.cfg.Servers[i], log}
 		}

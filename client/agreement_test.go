@@ -33,7 +33,11 @@ func TestServersAgree(t *testing.T) {
 		{"one is silent", map[string]string{"a": stubLog, "b": "silent", "c": stubLog}, ""},
 		{"down, and two logs", map[string]string{"a": "down", "b": stubLog, "c": otherLog}, "http://b serves the log"},
 		{"silent, and two logs", map[string]string{"a": stubLog, "b": "silent", "c": otherLog}, "http://c serves the log"},
-		{"one is a web page", map[string]string{"a": stubLog, "b": "page", "c": stubLog}, "http://b: is not an rstream server"},
+		{"one is a web page", map[string]string{"a": stubLog, "b": "page", "c": stubLog}, ""},
+		{"the first is a web page", map[string]string{"a": "page", "b": stubLog, "c": stubLog}, ""},
+		{"web pages, and two logs", map[string]string{"a": "page", "b": stubLog, "c": otherLog}, "http://b serves the log"},
+		{"all are web pages", map[string]string{"a": "page", "b": "page", "c": "page"}, "http://b: is not an rstream server"},
+		{"web pages and silence", map[string]string{"a": "page", "b": "silent", "c": "down"}, "http://a: is not an rstream server"},
 		{"all are down", map[string]string{"a": "down", "b": "down", "c": "down"}, "connection refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

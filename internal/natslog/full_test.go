@@ -96,11 +96,11 @@ func (w *witness) count(part string) (n int) {
 func TestFullStream(t *testing.T) {
 	t.Parallel()
 	var w witness
-	cfg := newConfig(t, sharedURL(t), "a")
+	cfg := newPatientConfig(t, sharedURL(t), "a")
 	cfg.OnNews = w.note
 	a := startNode(t, cfg, nil)
 	a.mustAppend(drafts(5, "x")...)
-	b := startNode(t, newConfig(t, cfg.URL, "b"), nil)
+	b := startNode(t, newPatientConfig(t, cfg.URL, "b"), nil)
 	awaitHead(t, 5, b)
 	claim := a.log.Status().Claim
 	changeStream(t, a, func(cfg *jetstream.StreamConfig, state jetstream.StreamState) {

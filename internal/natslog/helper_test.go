@@ -121,6 +121,14 @@ func newConfig(t testing.TB, url, name string) Config {
 	return Config{URL: url, Stream: streamOf(t), Node: name, Replicas: 1, LeaseTime: 500 * time.Millisecond, AppendWait: 20 * time.Second}
 }
 
+// newPatientConfig is newConfig for nodes that do not take each other for silent, however slow the
+// machine is.
+func newPatientConfig(t testing.TB, url, name string) Config {
+	cfg := newConfig(t, url, name)
+	cfg.LeaseTime = time.Minute
+	return cfg
+}
+
 // streams has the streams of tests, so that a test that runs again has another one.
 var streams sync.Map
 

@@ -17,9 +17,9 @@ import (
 func TestTwoNodes(t *testing.T) {
 	t.Parallel()
 	url := sharedURL(t)
-	a := startNode(t, newConfig(t, url, "a"), nil)
+	a := startNode(t, newPatientConfig(t, url, "a"), nil)
 	first := a.mustAppend(drafts(3, "x")...)
-	b := startNode(t, newConfig(t, url, "b"), nil)
+	b := startNode(t, newPatientConfig(t, url, "b"), nil)
 	awaitHead(t, 3, b)
 	again := b.mustAppend(drafts(4, "x")...)
 	for i, r := range again {

@@ -173,24 +173,12 @@ func (c *Client) pullUntouched(ctx context.Context, topic event.Topic, r Range, 
 // syncUnproven makes a range held and compares nothing.
 func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
 	topics := []event.Topic{topic}
-	span, err := c.resolveRange(ctx, topics, r)
-	gap, err := c.heldGap(ctx, topics, r, err)
-	if span, within := r.endIn(gap); within {
-		return Synced{Span: span}, nil
-	}
-	if err == nil && !gap.Empty() {
-		r.Since = c.momentAt(gap.To)
-		span, err = c.resolveRange(ctx, topics, r)
-	}
+	span, err := c.resolveHeld(ctx, topics, r)
 	if err != nil {
 		return Synced{}, err
 	}
 	s := Synced{Span: span}
-	err = c.pullMissing(ctx, topics, span, &s, s.counting(fresh))
-	if !gap.Empty() {
-		s.Span.From = gap.From
-	}
-	return s, err
+	return s, c.pullMissing(ctx, topics, span, &s, s.counting(fresh))
 }
 
 // syncAround makes the window around a moment held, and the state at its beginning known.
@@ -218,6 +206,29 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 			return s, err
 		}
 	}
+}
+
+// resolveHeld is resolveRange for a range whose beginning may be gone from the server: then it begins
+// with what is held here. If that does not reach to where the server's history begins, the error is a
+// *GapError, and span is what is held before it.
+func (c *Client) resolveHeld(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
+	span, err = c.resolveRange(ctx, topics, r)
+	if err == nil {
+		return span, nil
+	}
+	gap, err := c.heldGap(ctx, topics, r, err)
+	if within, ok := r.endIn(gap); ok {
+		return within, nil
+	}
+	if err != nil {
+		return gap, err
+	}
+	r.Since = c.momentAt(gap.To)
+	if span, err = c.resolveRange(ctx, topics, r); err != nil {
+		return window.Span{}, err
+	}
+	span.From = gap.From
+	return span, nil
 }
 
 // endIn returns the range up to r.Until if that lies in a gap that is held.

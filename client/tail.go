@@ -191,18 +191,9 @@ func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch)
 	}
 	defer t.filler.Wait()
 	defer t.cancel(nil)
-	span, err := t.c.resolveRange(ctx, t.topics, opts.Range)
-	gap, err := t.c.heldGap(ctx, t.topics, opts.Range, err)
-	if within, ok := opts.Range.endIn(gap); ok {
-		return t.yieldBounded(ctx, within, yield)
-	}
-	if err != nil && !gap.Empty() {
-		return t.yieldBefore(ctx, gap, err, yield)
-	}
-	if err == nil && !gap.Empty() {
-		opts.Since = t.c.momentAt(gap.To)
-		span, err = t.c.resolveRange(ctx, t.topics, opts.Range)
-		span.From = gap.From
+	span, err := t.c.resolveHeld(ctx, t.topics, opts.Range)
+	if err != nil && !span.Empty() {
+		return t.yieldBefore(ctx, span, err, yield)
 	}
 	if err != nil {
 		return err

@@ -75,8 +75,8 @@ func (b *importBatch) passOn() error {
 	return b.add(evs)
 }
 
-// The table of what was copied from which logs is made when a copy of another log is carried over.
-// Its name has the version of its form.
+// createMigrated creates the table that records which parts of which other logs were copied. Most
+// files never need it. Its name has the version of its form.
 const createMigrated = `
 	CREATE TABLE IF NOT EXISTS migrated1 (
 	  log   TEXT NOT NULL,
@@ -84,40 +84,39 @@ const createMigrated = `
 	  PRIMARY KEY (log, draft)
 	) STRICT, WITHOUT ROWID;`
 
-// MigratedFrom reports whether the copy of a log was carried over into this one: SetMigrated was
-// called. What was removed here since must not come back.
+// MigratedFrom reports whether SetMigrated was called for a log: whatever was removed from this copy
+// since then must stay removed.
 func (db *DB) MigratedFrom(ctx context.Context, log string) (done bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		done, err = migrated(tx, log, rest)
-		return err
+		err := tx.QueryRow(`SELECT count(*) > 0 FROM sqlite_master WHERE name = 'migrated1'`).Scan(&done)
+		if err != nil || !done {
+			return err
+		}
+		return tx.QueryRow(`SELECT count(*) > 0 FROM migrated1 WHERE log = ? AND draft = x''`, log).Scan(&done)
 	})
 	return done, dbfile.Wrap(err, "look up an earlier migration")
 }
 
-// SetMigrated notes that the copy of a log was carried over into this one.
+// SetMigrated records that the copy of a log was carried over into this one.
 func (db *DB) SetMigrated(ctx context.Context, log string) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error { return setMigrated(tx, log, rest) })
-	return dbfile.Wrap(err, "note the migration")
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(createMigrated); err != nil {
+			return err
+		}
+		_, err := setMigrated(tx, log, []byte{})
+		return err
+	})
+	return dbfile.Wrap(err, "record the migration")
 }
 
-// rest is in place of the hash of a draft for all that is no draft.
-var rest = []byte{}
-
-func migrated(tx *sql.Tx, log string, draft []byte) (done bool, err error) {
-	err = tx.QueryRow(`SELECT count(*) > 0 FROM sqlite_master WHERE name = 'migrated1'`).Scan(&done)
-	if err != nil || !done {
+// setMigrated adds a row of migrated1. isNew is false if it was there before.
+func setMigrated(tx *sql.Tx, log string, draft []byte) (isNew bool, err error) {
+	res, err := tx.Exec(`INSERT OR IGNORE INTO migrated1 (log, draft) VALUES (?, ?)`, log, draft)
+	if err != nil {
 		return false, err
 	}
-	err = tx.QueryRow(`SELECT count(*) > 0 FROM migrated1 WHERE log = ? AND draft = ?`, log, draft).Scan(&done)
-	return done, err
-}
-
-func setMigrated(tx *sql.Tx, log string, draft []byte) error {
-	if _, err := tx.Exec(createMigrated); err != nil {
-		return err
-	}
-	_, err := tx.Exec(`INSERT OR IGNORE INTO migrated1 (log, draft) VALUES (?, ?)`, log, draft)
-	return err
+	n, err := res.RowsAffected()
+	return n > 0, err
 }
 
 // MigrateOutbox copies the drafts in the outbox of another copy, in order, each once. Drafts that
@@ -129,19 +128,15 @@ func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 			return err
 		}
 		err = db.file.Update(ctx, func(tx *sql.Tx) error {
+			if _, err := tx.Exec(createMigrated); err != nil {
+				return err
+			}
 			for i := range queued {
-				hash := queued[i].Hash[:]
-				done, err := migrated(tx, old.Log(), hash)
+				isNew, err := setMigrated(tx, old.Log(), queued[i].Hash[:])
+				if err == nil && isNew {
+					_, err = queueDraft(tx, queued[i].Draft, event.TimeOf(db.file.Now()))
+				}
 				if err != nil {
-					return err
-				}
-				if done {
-					continue
-				}
-				if _, err := queueDraft(tx, queued[i].Draft, event.TimeOf(db.file.Now())); err != nil {
-					return err
-				}
-				if err := setMigrated(tx, old.Log(), hash); err != nil {
 					return err
 				}
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -74,7 +73,7 @@ func onlyStopped(err error) bool {
 		return onlyStopped(inner)
 	}
 	var exit *exitError
-	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, sql.ErrTxDone) || errors.As(err, new(*signalError)) || errors.Is(err, errClosedStdout) ||
+	return err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*signalError)) || errors.Is(err, errClosedStdout) ||
 		errors.As(err, &exit) && exit.text == "" // which was reported
 }
 

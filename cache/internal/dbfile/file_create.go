@@ -58,9 +58,10 @@ func (f *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx)
 			return err
 		}
 		if err := change(tx); err != nil {
-			return errors.Join(err, tx.Rollback())
+			tx.Rollback()
+			return orDone(ctx, err)
 		}
-		return tx.Commit()
+		return orDone(ctx, tx.Commit())
 	})
 }
 

@@ -169,8 +169,7 @@ func (a *app) sendBefore(ctx context.Context) error {
 		return nil
 	}
 	defer s.Close()
-	_, err = a.sendOutbox(ctx, s, false)
-	return s.explainOtherLog(ctx, err)
+	return s.explainOtherLog(ctx, a.sendOutbox(ctx, s))
 }
 
 // openWaiting opens an existing copy of a log, or of any if that is empty, if drafts wait in its
@@ -332,16 +331,16 @@ func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error)
 	}
 }
 
-// sendOutbox sends the drafts that wait in a session's outbox and reports it: on
-// standard output if summary is set, else on standard error.
-func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (sent client.Sent, err error) {
+// sendOutbox sends the drafts that wait in a session's outbox and reports it on standard error.
+func (a *app) sendOutbox(ctx context.Context, s *session) error {
 	if waits, err := a.outboxWaits(ctx, s); err != nil || !waits {
-		return sent, err
+		return err
 	}
-	if sent, err = s.Send(ctx, nil); err != nil {
-		return sent, err
+	sent, err := s.Send(ctx, nil)
+	if err != nil {
+		return err
 	}
-	return sent, a.reportSent(sent, summary)
+	return a.reportSent(sent, false)
 }
 
 // outboxWaits reports whether drafts wait to be sent, and notes those that were refused.
@@ -353,7 +352,8 @@ func (a *app) outboxWaits(ctx context.Context, s *session) (waits bool, err erro
 	return aside.Queued > 0, err
 }
 
-// reportSent reports what was sent of an outbox: on standard output, if summary is set.
+// reportSent reports what was sent of an outbox: on standard output if summary is set, else on
+// standard error.
 func (a *app) reportSent(sent client.Sent, summary bool) (err error) {
 	text := fmt.Sprintf("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
 	switch {
@@ -429,8 +429,8 @@ func (a *app) sendNow(ctx context.Context, s *session) error {
 		return err
 	}
 	sent, err := s.Send(ctx, nil)
-	if err == nil {
-		a.note("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
+	if err != nil {
+		return err
 	}
-	return err
+	return a.reportSent(sent, false)
 }

@@ -149,8 +149,7 @@ func (a *app) mayPrint(cmd *cobra.Command) bool {
 	case silentIfChecked:
 		return !a.quiet || !isSwitchedOn(cmd, "check") && !isSwitchedOn(cmd, "ready")
 	case silentIfQuiet:
-		f := cmd.Flags().Lookup("print")
-		return !a.quiet || f != nil && f.Value.String() == "true"
+		return !a.quiet || isSwitchedOn(cmd, "print")
 	}
 	return true
 }

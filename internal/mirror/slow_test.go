@@ -164,21 +164,28 @@ func (u *stuckUpstream) Follow(ctx context.Context, after mirror.Position) iter.
 	}
 }
 
-// A connection that brings nothing although the log grows is made again, and the cause is named.
-func TestStaleStream(t *testing.T) {
-	origin := newNode(t).serve(t)
-	origin.mustPut(t, "a", 3)
-	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+// openMirror opens a new file for a mirror of a node, and the upstream to follow.
+func openMirror(t *testing.T, origin *node) (*mirror.HTTP, *cache.DB) {
+	t.Helper()
+	up, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	up := &stuckUpstream{HTTP: client}
+	t.Cleanup(up.Close)
 	db, err := cache.Open(t.Context(), newNode(t).path, cache.Config{Role: cache.Server, Log: origin.db.Log(), Mirror: &cache.Mirrored{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	t.Cleanup(func() { db.Close() })
+	return up, db
+}
+
+// A connection that brings nothing although the log grows is made again, and the cause is named.
+func TestStaleStream(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	client, db := openMirror(t, origin)
+	up := &stuckUpstream{HTTP: client}
 	var stale atomic.Pointer[mirror.StaleError]
 	m := mirror.New(db, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, Refresh: 10 * time.Millisecond, Stale: 30 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
 		var e *mirror.StaleError
@@ -261,16 +268,7 @@ func (u *cutUpstream) Follow(ctx context.Context, after mirror.Position) iter.Se
 func TestAppendEndsPause(t *testing.T) {
 	origin := newNode(t).serve(t)
 	origin.mustPut(t, "a", 3)
-	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	db, err := cache.Open(t.Context(), newNode(t).path, cache.Config{Role: cache.Server, Log: origin.db.Log(), Mirror: &cache.Mirrored{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	client, db := openMirror(t, origin)
 	m := mirror.New(db, mirror.Config{Upstream: &cutUpstream{HTTP: client}, Name: "upstream", RetryMin: time.Hour, RetryMax: 2 * time.Hour, ApplyWait: time.Minute})
 	db.OnCommit(func([]event.Event, event.ID) { m.Advanced() })
 	ctx, cancel := context.WithCancel(t.Context())

@@ -91,8 +91,8 @@ func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied stri
 	return folder.Sync(filepath.Dir(path))
 }
 
-// stalePart is for how long nobody has written to a part that a killed backup has left. A backup that
-// runs writes for most of its time, and then checks what it has written.
+// stalePart is the age after which a part belongs to a killed backup. A running one writes most of the
+// time, and then only checks the copy.
 const stalePart = 24 * time.Hour
 
 // removeStaleParts removes what killed backups to path have left. What cannot be removed stays.

@@ -10,8 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// After a COMMIT that has written and reports an error, and whose outcome cannot be read back, those
-// who follow the log are told to read it: the next commit has only its own events.
+// If a COMMIT has written but reports an error, and its outcome cannot be read back, the next commit
+// makes followers read the log: it has only its own events.
 func TestPublishAfterUnknownCommit(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, draft("alice", "x", "before"))

@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Forget moves the start of followed topics to where it ends, or to the end of what was held of them.
+// Forget moves the start of followed topics to its end, or to the end of their held events.
 // Only FollowSince moves it back. Topics that are not followed have none.
 func TestFollowedSince(t *testing.T) {
 	db := openClient(t)

@@ -55,7 +55,7 @@ func TestMigrateImported(t *testing.T) {
 	}
 }
 
-// What was copied once is not copied again, although it is no longer here. What is queued later is.
+// A draft is copied once, even if it was removed here since. Drafts queued later are copied, too.
 func TestMigrateOutboxOnce(t *testing.T) {
 	ctx := context.Background()
 	old, db := openClient(t), openClient(t)

@@ -43,7 +43,7 @@ func TestSyncGoneAndHeld(t *testing.T) {
 	}
 }
 
-// What is held before a gap is yielded, and the gap begins after it.
+// A tail yields the events held before a gap, and the gap begins after them.
 func TestTailBeforeGap(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)

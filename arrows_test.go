@@ -2,9 +2,12 @@
 package rstream_test
 
 import (
+	"bytes"
+	"errors"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -183,7 +186,8 @@ func TestArrowsCatch(t *testing.T) {
 	}
 }
 
-// A file's name is one that every system, and a module's archive, can have.
+// A file's name is one that every system, and a module's archive, can have. No text has the marks of a
+// merge that was not finished.
 func TestFileNames(t *testing.T) {
 	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && d.Name() == ".git" {
@@ -191,6 +195,12 @@ func TestFileNames(t *testing.T) {
 		}
 		if strings.ContainsAny(d.Name(), "\"'*<>?`|/\\:\t\n") {
 			t.Errorf("%q: not on every system", file)
+		}
+		if slices.Contains([]string{".md", ".go", ".txtar", ".sh", ".html", ".js", ".css"}, filepath.Ext(file)) {
+			b, failed := os.ReadFile(file)
+			if err = errors.Join(err, failed); bytes.Contains(b, []byte("\n"+"<<<<<<< ")) || bytes.Contains(b, []byte("\n"+">>>>>>> ")) {
+				t.Errorf("%s: marks of a merge", file)
+			}
 		}
 		return err
 	})

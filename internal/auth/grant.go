@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -23,8 +24,27 @@ type Grant struct {
 // A watcher is a place in the list of a grant: most grants have one, and a map would be larger
 // than the grant.
 type watcher struct {
-	fn           func()
-	older, newer *watcher
+	older, newer *watcher // guarded by guard.mu
+
+	mu sync.Mutex // held while fn runs
+	fn func()     // nil once it was called or stopped
+}
+
+// call calls fn, unless it was called or stopped before.
+func (w *watcher) call() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fn != nil {
+		w.fn()
+	}
+	w.fn = nil
+}
+
+// stop makes call do nothing. It waits for a call that has begun.
+func (w *watcher) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fn = nil
 }
 
 // IsPublic reports whether the grant is that of requests without a token.
@@ -56,15 +76,19 @@ func (g *Grant) Left() time.Duration {
 	return g.Expires.Sub(g.guard.cfg.Now())
 }
 
-// Watch calls fn once if the grant ends before it expires, until stop is called. fn must
-// not block, and may be called before Watch returns.
+// Watch calls fn once if the grant ends before it expires, until stop is called. Once stop has
+// returned, fn is not running, and is not called any more. fn must not block or call stop, and may
+// be called before Watch returns.
 func (g *Grant) Watch(fn func()) (stop func()) {
 	w := &watcher{fn: fn}
 	if g.guard.watch(g, w) != nil {
-		fn()
+		w.call()
 		return func() {}
 	}
-	return func() { g.guard.unwatch(g, w) }
+	return func() {
+		g.guard.unwatch(g, w)
+		w.stop()
+	}
 }
 
 // watch adds a watcher, and returns an error instead if the grant has ended.
@@ -113,13 +137,13 @@ func (g *Guard) unwatch(grant *Grant, w *watcher) {
 // endGrants ends the grants that are no longer valid, and forgets them and those that have
 // expired.
 func (g *Guard) endGrants() {
-	for _, fn := range g.takeEnded() {
-		fn() // without the lock: it may call the guard
+	for _, w := range g.takeEnded() {
+		w.call() // without the lock: it may call the guard
 	}
 }
 
 // takeEnded marks the grants that are no longer valid as ended, and returns their watchers.
-func (g *Guard) takeEnded() (watchers []func()) {
+func (g *Guard) takeEnded() (watchers []*watcher) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for hash, grant := range g.grants {
@@ -134,7 +158,7 @@ func (g *Guard) takeEnded() (watchers []func()) {
 		}
 		grant.ended.Store(&err)
 		for w := grant.newest; w != nil; {
-			watchers = append(watchers, w.fn)
+			watchers = append(watchers, w)
 			w.newer = nil
 			w, w.older = w.older, nil
 		}

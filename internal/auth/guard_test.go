@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -419,6 +420,59 @@ func TestUnwatch(t *testing.T) {
 	}
 	if !isClosed(other) {
 		t.Error("the other watcher was not called")
+	}
+}
+
+// TestUnwatchWhileGrantsEnd: after stop, a watcher of a grant that has just ended is neither running
+// nor called. What it would use may be gone.
+func TestUnwatchWhileGrantsEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k := newKey(t, HS256)
+	writeKeys(t, path, k)
+	g := newGuard(t, Config{Keys: path})
+	grant, err := g.Check(t.Context(), sign(t, k, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stops [3]func() // of watchers of which the first one that is called stops the others
+	var called atomic.Int32
+	stopped := make(chan struct{})
+	for i := range stops {
+		stops[i] = grant.Watch(func() {
+			if called.Add(1) > 1 {
+				t.Error("called after stop")
+				return
+			}
+			go func() {
+				for j := range stops {
+					if j != i {
+						stops[j]()
+					}
+				}
+				close(stopped)
+			}()
+			<-stopped
+		})
+	}
+	writeKeys(t, path, newKey(t, HS256))
+	if err := g.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if called.Load() != 1 {
+		t.Errorf("%d watchers were called", called.Load())
+	}
+	done, entered := make(chan struct{}), make(chan struct{})
+	w := &watcher{fn: func() {
+		close(entered)
+		for range 1000 {
+			runtime.Gosched()
+		}
+		close(done)
+	}}
+	go w.call()
+	<-entered
+	if w.stop(); !isClosed(done) {
+		t.Error("stop has not waited for a call")
 	}
 }
 

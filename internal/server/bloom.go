@@ -49,6 +49,9 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return s.setProblem(r, err)
 	}
+	if problem := s.awaitSpan(w, r, req.Span); problem != nil {
+		return problem
+	}
 	head := s.log.HeadPoint()
 	span := req.Span
 	if span.To == event.MaxID {
@@ -78,6 +81,9 @@ func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic even
 	req, err := reconcile.ParseStubRequest(body, reconcile.Limits{})
 	if err != nil {
 		return s.setProblem(r, err)
+	}
+	if problem := s.awaitSpan(w, r, req.Span); problem != nil {
+		return problem
 	}
 	head := s.log.HeadPoint()
 	if problem := s.checkComparable(r, req.Span, head.ID); problem != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // A Mirror follows the server of a log into the log that is served, and passes appends on to
@@ -52,8 +53,20 @@ func (s *Server) awaitCursors(w http.ResponseWriter, r *http.Request) *wire.Erro
 	if s.cfg.Mirror == nil {
 		return nil
 	}
-	newest := s.newestCursor(r)
-	if newest <= s.log.Head() {
+	return s.awaitPosition(w, r, s.newestCursor(r))
+}
+
+// awaitSpan is awaitCursors for the positions in the body of a request. The greatest id stands for the
+// head.
+func (s *Server) awaitSpan(w http.ResponseWriter, r *http.Request, span window.Span) *wire.Error {
+	if span.To == event.MaxID {
+		span.To = span.From
+	}
+	return s.awaitPosition(w, r, max(span.From, span.To))
+}
+
+func (s *Server) awaitPosition(w http.ResponseWriter, r *http.Request, newest event.ID) *wire.Error {
+	if s.cfg.Mirror == nil || newest <= s.log.Head() {
 		return nil
 	}
 	err := s.cfg.Mirror.Await(r.Context(), newest)
@@ -64,24 +77,28 @@ func (s *Server) awaitCursors(w http.ResponseWriter, r *http.Request) *wire.Erro
 // newestCursor returns the newest position of this log in the headers and the parameters of a
 // request. What is wrong with them is found later.
 func (s *Server) newestCursor(r *http.Request) (newest event.ID) {
-	note := func(c event.Cursor, ok bool) {
-		if ok && c.Of(s.log.Log()) {
+	for _, name := range []string{wire.HeaderHeld, wire.HeaderLastEventID} {
+		if c, ok := wire.CursorIn(r.Header, name); ok && c.Of(s.log.Log()) {
 			newest = max(newest, c.ID)
 		}
-	}
-	for _, name := range []string{wire.HeaderHeld, wire.HeaderLastEventID} {
-		note(wire.CursorIn(r.Header, name))
 	}
 	if r.URL.RawQuery == "" {
 		return newest
 	}
-	params, err := url.ParseQuery(r.URL.RawQuery)
+	return max(newest, s.newestParam(r.URL.RawQuery))
+}
+
+// newestParam is newestCursor for the parameters of a form.
+func (s *Server) newestParam(form string) (newest event.ID) {
+	params, err := url.ParseQuery(form)
 	if err != nil {
 		return newest
 	}
 	for _, name := range []string{"since", "until", "at"} {
 		if m, err := event.ParseMoment(params.Get(name)); err == nil {
-			note(m.Cursor())
+			if c, ok := m.Cursor(); ok && c.Of(s.log.Log()) {
+				newest = max(newest, c.ID)
+			}
 		}
 	}
 	return newest

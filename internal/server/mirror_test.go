@@ -13,6 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // A standInMirror passes appends on to a log that tests see.
@@ -113,6 +115,37 @@ func TestAwaitCursors(t *testing.T) {
 			if resp := s.get(c.target, c.header...); resp.StatusCode != http.StatusServiceUnavailable {
 				t.Errorf("%s: refused with %s", name, resp.Status)
 			}
+		}
+	}
+}
+
+// The same holds for cursors and positions in the body of a request.
+func TestAwaitCursorsOfBodies(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 9)
+	m := &standInMirror{}
+	s, stop := serve(t, log, Config{Mirror: m})
+	defer stop()
+	const ahead = 64
+	frames := func(to event.ID) string {
+		req := reconcile.Request{Shared: true, Span: window.Span{To: to}}
+		return string(req.AppendTo(nil))
+	}
+	for name, c := range map[string]struct {
+		target, kind, body string
+		awaits             bool
+	}{
+		"since":    {"/events", wire.FormData, "topic=a&since=0000000000020", true},
+		"until":    {"/events", wire.FormData, "topic=a&until=0000000000020", true},
+		"here":     {"/events", wire.FormData, "topic=a&since=0000000000005", false},
+		"set":      {"/bloom?topic=a", wire.Frames, frames(ahead), true},
+		"set here": {"/bloom?topic=a", wire.Frames, frames(9), false},
+		"head":     {"/bloom?topic=a", wire.Frames, frames(event.MaxID), false},
+	} {
+		m.awaited, m.err = nil, wire.Errorf(http.StatusServiceUnavailable, "not yet")
+		resp, text := s.raw(fmt.Sprintf("POST %s HTTP/1.1\nHost: localhost\nContent-Type: %s\nContent-Length: %d\n\n%s", c.target, c.kind, len(c.body), c.body))
+		if got := len(m.awaited) == 1 && m.awaited[0] == ahead; got != c.awaits || got != (resp.StatusCode == http.StatusServiceUnavailable) {
+			t.Errorf("%s: awaited %v, %s %s", name, m.awaited, resp.Status, text)
 		}
 	}
 }

@@ -57,6 +57,9 @@ func (s *Server) parsePostEvents(w http.ResponseWriter, r *http.Request) (*wire.
 	if problem := checkForm(r, body, wire.FormData); problem != nil {
 		return nil, problem
 	}
+	if problem := s.awaitPosition(w, r, s.newestParam(string(body))); problem != nil {
+		return nil, problem
+	}
 	return badRequest(wire.ParseEvents(strings.Trim(r.URL.RawQuery+"&"+string(body), "&")))
 }
 

@@ -145,13 +145,18 @@ func (s *Server) addressOf(r *http.Request) string {
 // take takes n of a limiter, or returns the response to a request that has to wait. It
 // takes nothing then.
 func (s *Server) take(lim *rate.Limiter, n int, kind string) *wire.Error {
-	now := time.Now()
+	_, problem := s.reserve(time.Now(), lim, n, kind)
+	return problem
+}
+
+// reserve is take whose result can give back what was taken.
+func (s *Server) reserve(now time.Time, lim *rate.Limiter, n int, kind string) (*rate.Reservation, *wire.Error) {
 	res := lim.ReserveN(now, n)
 	if wait := res.DelayFrom(now); !res.OK() || wait > 0 {
 		res.CancelAt(now)
-		return s.limited(kind, wait)
+		return nil, s.limited(kind, wait)
 	}
-	return nil
+	return res, nil
 }
 
 // limited returns the response to a request beyond a limit.
@@ -164,7 +169,7 @@ func (s *Server) limited(kind string, wait time.Duration) *wire.Error {
 
 // limitRequest counts a request against its client's rate.
 func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
-	if s.limits == nil || rec.ruled {
+	if s.limits == nil || needsNoToken(r) {
 		return nil
 	}
 	return s.take(s.limits.requestsOf(s.limits.of(s.clientOf(rec, r))), 1, limitedRequests)
@@ -199,10 +204,15 @@ func (s *Server) limitAppend(w http.ResponseWriter, r *http.Request, drafts []ev
 		size += len(drafts[i].Value)
 	}
 	c := s.limits.of(s.clientOf(recorderOf(w), r))
-	if problem := s.take(s.limits.eventsOf(c), len(drafts), limitedEvents); problem != nil {
+	now := time.Now()
+	events, problem := s.reserve(now, s.limits.eventsOf(c), len(drafts), limitedEvents)
+	if problem != nil {
 		return problem
 	}
-	return s.take(s.limits.bytesOf(c), size, limitedBytes)
+	if problem = s.take(s.limits.bytesOf(c), size, limitedBytes); problem != nil {
+		events.CancelAt(now)
+	}
+	return problem
 }
 
 // openStream counts a stream against the limit of its client, until done.

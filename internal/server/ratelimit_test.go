@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -66,6 +68,40 @@ func TestRequestRate(t *testing.T) {
 		time.Sleep(wait)
 		if resp, text := ask(alice); resp.StatusCode != http.StatusOK {
 			t.Errorf("after %s: %s %s", wait, resp.Status, text)
+		}
+	})
+}
+
+// TestRequestRateWithoutKeys: a limit that is set holds without keys, too, except for health checks.
+func TestRequestRateWithoutKeys(t *testing.T) {
+	bubble(t, Config{Rates: &wire.Rates{Requests: 2}}, func(t *testing.T, s *served, _ *memLog) {
+		for i := range 2 * burst {
+			if resp := s.get("/"); resp.StatusCode != http.StatusOK {
+				t.Fatalf("request %d: %s", i, resp.Status)
+			}
+		}
+		resp := s.get("/")
+		wantLimited(t, resp, body(t, resp), "requests")
+		if resp := s.get("/healthz"); resp.StatusCode != http.StatusOK {
+			t.Errorf("health checks are limited: %s", resp.Status)
+		}
+	})
+}
+
+// TestRefusedForBytes: a batch that is refused for its bytes uses nothing of the rate of events.
+func TestRefusedForBytes(t *testing.T) {
+	limitedBubble(t, wire.Rates{Events: 10, Bytes: 100}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		alice, now := token("alice"), time.Now()
+		c := s.limits.of("subject alice")
+		bytes, events := s.limits.bytesOf(c), s.limits.eventsOf(c)
+		if !bytes.AllowN(now, bytes.Burst()) {
+			t.Fatal("there were no bytes to use")
+		}
+		b := strings.Repeat(`{"user":"a","path":"p","value":123456789}`+"\n", 20)
+		resp, text := s.raw(fmt.Sprintf("POST /set HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(b), b))
+		wantLimited(t, resp, text, "bytes")
+		if left := events.TokensAt(now); left != float64(events.Burst()) {
+			t.Errorf("%g of %d events are left", left, events.Burst())
 		}
 	})
 }
@@ -164,6 +200,35 @@ func TestBadTokenRate(t *testing.T) {
 			t.Errorf("a new token, a second later, gets %d", status)
 		}
 	})
+}
+
+// TestTokensWithoutKeys: a token that cannot be verified, because the keys are not there yet, is no
+// guess.
+func TestTokensWithoutKeys(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	alice := bearer(ring.grant([]string{"*"}, nil, nil))
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		guard, err := auth.NewGuard(ctx, auth.Config{JWKS: "https://provider.example/jwks", HTTP: &http.Client{Transport: noProvider{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, stop := serve(t, newLog(), Config{Guard: guard, Rates: &wire.Rates{}})
+		defer stop()
+		for i := range 2 * badTokenRate * burst {
+			if resp := s.get("/", "Authorization", alice); resp.StatusCode != http.StatusServiceUnavailable {
+				t.Fatalf("request %d: %s", i, resp.Status)
+			}
+		}
+	})
+}
+
+// noProvider is a provider of keys that does not answer.
+type noProvider struct{}
+
+func (noProvider) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no connection")
 }
 
 // TestIdleClientsAreForgotten: strangers cannot fill the memory.

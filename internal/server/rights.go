@@ -16,12 +16,11 @@ import (
 // admit checks the token of a request, whatever it asks for. The paths of health checks
 // and CORS preflights need none.
 func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
-	path := rawPath(r)
-	rec.ruled = s.cfg.Guard == nil || r.Method == http.MethodOptions || path == "/healthz" || path == "/readyz"
+	rec.ruled = s.cfg.Guard == nil || needsNoToken(r)
 	if rec.ruled {
 		return nil
 	}
-	if path == "/login" || path == "/logout" {
+	if path := rawPath(r); path == "/login" || path == "/logout" {
 		return nil // they bring the token in their own way, and need no right
 	}
 	token, problem := bearerToken(r)
@@ -39,6 +38,12 @@ func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
 	return problem
 }
 
+// needsNoToken reports whether a request is a health check or a CORS preflight.
+func needsNoToken(r *http.Request) bool {
+	path := rawPath(r)
+	return r.Method == http.MethodOptions || path == "/healthz" || path == "/readyz"
+}
+
 // admitToken checks a token, and sets what it allows.
 func (s *Server) admitToken(rec *recorder, r *http.Request, token string) *wire.Error {
 	var err error
@@ -54,7 +59,7 @@ func (s *Server) admitToken(rec *recorder, r *http.Request, token string) *wire.
 	}
 	if err != nil {
 		rec.grant = nil
-		if token != "" {
+		if errors.As(err, new(*auth.InvalidError)) { // not if none can be verified
 			s.noteBadToken(r)
 		}
 		return tokenProblem(rec.Header(), err)

@@ -51,7 +51,7 @@ one once its tokens have expired.`,
 }
 
 func runKeyNew(a *app, path, algorithm string) error {
-	keys, err := readKeys(path)
+	set, err := readKeyFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -59,9 +59,9 @@ func runKeyNew(a *app, path, algorithm string) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	b, err := auth.MarshalKeys(append(keys, k))
+	b, err := auth.AppendKey(set, k)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err := replaceFile(path, b, 0o600); err != nil { // only its owner may read it, also if others could before
 		return err
@@ -137,14 +137,23 @@ but must not sign any. HS256 keys have no public part, and are left out.`,
 	}
 }
 
-// readKeys reads a key file.
-func readKeys(path string) ([]auth.Key, error) {
+// readKeyFile reads a key file, which is not empty.
+func readKeyFile(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil, fmt.Errorf("%s: is empty; remove it, or name another file", path)
+	}
+	return b, nil
+}
+
+// readKeys reads the keys in a key file.
+func readKeys(path string) ([]auth.Key, error) {
+	b, err := readKeyFile(path)
+	if err != nil {
+		return nil, err
 	}
 	keys, err := auth.ParseKeys(b)
 	if err != nil {

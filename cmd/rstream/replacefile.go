@@ -11,7 +11,8 @@ import (
 )
 
 // replaceFile replaces a file as a whole, so that a reader never sees half of it. A symbolic link
-// stays: the file that it names is replaced. A device is written to.
+// stays: the file that it names is replaced. A device is written to. If root replaces a file of
+// another user, it stays theirs: their server has to read it.
 func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	target, err := replaceable(path)
 	if err != nil {
@@ -25,6 +26,9 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 		return err
 	}
 	defer os.Remove(f.Name())
+	if info, err := os.Stat(target); err == nil {
+		keepOwner(f, info)
+	}
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err

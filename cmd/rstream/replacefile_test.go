@@ -57,6 +57,15 @@ func TestReplaceFile(t *testing.T) {
 			t.Errorf("%s: the reader gets %q, %v", name, b[:n], err)
 		}
 	}
+	if os.Getuid() == 0 { // root must not take a file from its user
+		if err := errors.Join(os.Chown(file, 12345, 54321), replaceFile(link, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if of := info.Sys().(*syscall.Stat_t); err != nil || of.Uid != 12345 || of.Gid != 54321 || info.Mode().Perm() != 0o600 {
+			t.Errorf("the file belongs to %d:%d, %v, %v", of.Uid, of.Gid, info.Mode(), err)
+		}
+	}
 	for path, want := range map[string]fs.FileMode{link: fs.ModeSymlink, pipe: fs.ModeNamedPipe, read: fs.ModeNamedPipe, dir: fs.ModeDir} {
 		if info, err := os.Lstat(path); err != nil || info.Mode().Type() != want {
 			t.Errorf("%s is %v now, %v", path, info.Mode(), err)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -273,6 +274,67 @@ func TestKeyFiles(t *testing.T) {
 	if keys, err := ParseKeys([]byte(strings.Replace(string(b), `"kty"`, `"x5u":"`+server.URL+`","kty"`, 1))); err != nil || len(keys) != 1 {
 		t.Error(keys, err)
 	}
+}
+
+// TestAppendKey: a key more takes nothing from a set, also nothing that rstream does not know.
+func TestAppendKey(t *testing.T) {
+	k := newKey(t, EdDSA)
+	long := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
+	const foreign = `{"kty":"EC","crv":"P-384","x":"AA","y":"AA","d":"AA","alg":"ES384","use":"sig","x5c":["AA"],"weight":12345678901234567890}`
+	own := `{"kty":"oct","k":"` + long + `","kid":"mine","key_ops":["verify"]}`
+	for set, want := range map[string]string{
+		`{"note":{"a":1.50},"keys":[` + foreign + `,` + own + `]}`: `{"note":{"a":1.50},"keys":[` + foreign + `,` + own + `,NEW]}`,
+		own:           `{"keys":[` + own + `,NEW]}`,
+		`{"keys":[]}`: `{"keys":[NEW]}`,
+		"":            `{"keys":[NEW]}`,
+	} {
+		var before []byte
+		if set != "" {
+			before = []byte(set)
+		}
+		b, err := AppendKey(before, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := ParseKeys(b)
+		if err != nil || len(keys) == 0 || keys[len(keys)-1].ID != k.ID || !keys[len(keys)-1].CanSign() {
+			t.Errorf("%s: %v, %v", set, keys, err)
+		}
+		var alone bytes.Buffer
+		if b, err = MarshalKeys([]Key{k}); err == nil {
+			err = json.Compact(&alone, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		added := strings.TrimSuffix(strings.TrimPrefix(alone.String(), `{"keys":[`), `]}`)
+		if b, err = AppendKey(before, k); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := sameJSON(t, b), sameJSON(t, []byte(strings.Replace(want, "NEW", added, 1))); got != want {
+			t.Errorf("%s:\n%s\nwant\n%s", set, got, want)
+		}
+	}
+	for _, set := range []string{`{}`, `[]`, `{"Keys":[]}`, `{"keys":[{"kty":"oct","k":"AA"}]}`} {
+		if b, err := AppendKey([]byte(set), k); err == nil {
+			t.Errorf("%s: no error, but %s", set, b)
+		}
+	}
+}
+
+// sameJSON returns JSON with its members in order, and its numbers as they are.
+func sameJSON(t *testing.T, b []byte) string {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	same, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(same)
 }
 
 func TestEmptyFileAtTheStart(t *testing.T) {

@@ -130,6 +130,8 @@ func (k *Key) Sign(c *Claims) (string, error) {
 	return token, nil
 }
 
+var errNoSet = errors.New(`not a JWK Set: want {"keys": [...]}`)
+
 // ParseKeys parses a JWK Set, or one JWK. Keys for other uses than signatures or for other
 // algorithms, which providers publish next to these, are left out; a key that is
 // damaged or too short is an error. Nothing is fetched that a key refers to.
@@ -145,7 +147,7 @@ func ParseKeys(b []byte) ([]Key, error) {
 	if set.Keys != nil {
 		all = *set.Keys
 	} else if set.KTY == "" {
-		return nil, errors.New(`not a JWK Set: want {"keys": [...]}`)
+		return nil, errNoSet
 	}
 	var keys []Key
 	for i := range all {
@@ -215,6 +217,42 @@ func algorithmOf(m *jwkset.JWKMarshal) string {
 		return ""
 	}
 	return fits
+}
+
+// AppendKey returns a JWK Set, or a set of one JWK, with one more key. All else in it stays, also keys
+// and members that ParseKeys leaves out. No set, nil, stands for one without keys.
+func AppendKey(set []byte, k Key) ([]byte, error) {
+	members, keys := map[string]json.RawMessage{}, []json.RawMessage{}
+	if set != nil {
+		if _, err := ParseKeys(set); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(set, &members); err != nil {
+			return nil, err
+		}
+		list, isSet := members["keys"]
+		if _, isKey := members["kty"]; !isSet && !isKey {
+			return nil, errNoSet
+		}
+		if !isSet {
+			members, keys = map[string]json.RawMessage{}, []json.RawMessage{set}
+		} else if err := json.Unmarshal(list, &keys); err != nil {
+			return nil, err
+		}
+	}
+	m, err := k.marshal(k.signs)
+	if err != nil {
+		return nil, err
+	}
+	added, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if members["keys"], err = json.Marshal(append(keys, added)); err != nil {
+		return nil, err
+	}
+	b, err := json.MarshalIndent(members, "", "  ")
+	return append(b, '\n'), err
 }
 
 // MarshalKeys returns a JWK Set of all keys with their private parts.

@@ -95,7 +95,8 @@ type Guard struct {
 	fetching chan struct{} // has an element while keys are fetched
 	last     time.Time     // owned like fetching: of the last attempt
 
-	filesRead, keysFetched atomic.Int64 // when that has last succeeded, in Unix nanoseconds
+	filesRead, keysFetched atomic.Pointer[time.Time] // when that has last succeeded, nil if never
+	since                  func(time.Time) time.Duration
 }
 
 type tokenHash [sha256.Size]byte
@@ -115,6 +116,7 @@ func NewGuard(ctx context.Context, cfg Config) (*Guard, error) {
 		public: Rights{Read: slices.Clone(cfg.Public)},
 		grants: map[tokenHash]*Grant{}, watched: map[*Grant]struct{}{}, seen: map[string][sha256.Size]byte{},
 		fetching: make(chan struct{}, 1),
+		since:    func(at time.Time) time.Duration { return cfg.Now().Sub(at) },
 	}
 	if len(cfg.Public) > 0 {
 		g.open = &Grant{Rights: g.public, guard: g}
@@ -155,12 +157,15 @@ func (g *Guard) Run(ctx context.Context) {
 }
 
 // fetchPause returns how often the URL is fetched: often enough that one failure does not
-// make the keys too old.
+// make the keys too old. Keys that are, perhaps only by a clock that was set, are fetched sooner.
 func (g *Guard) fetchPause() time.Duration {
-	if g.cfg.MaxAge > 0 {
-		return min(fetchEvery, g.cfg.MaxAge/3)
+	switch {
+	case g.cfg.MaxAge <= 0:
+		return fetchEvery
+	case g.isStale(&g.keysFetched):
+		return min(refetchAfter, g.cfg.MaxAge/3)
 	}
-	return fetchEvery
+	return min(fetchEvery, g.cfg.MaxAge/3)
 }
 
 // checkAge returns ErrStale if what was read last is too old.
@@ -168,11 +173,21 @@ func (g *Guard) checkAge() error {
 	if g.cfg.MaxAge <= 0 {
 		return nil
 	}
-	oldest := g.cfg.Now().Add(-g.cfg.MaxAge).UnixNano()
-	if g.filesRead.Load() < oldest || g.cfg.JWKS != "" && g.keysFetched.Load() < oldest {
+	if g.isStale(&g.filesRead) || g.cfg.JWKS != "" && g.isStale(&g.keysFetched) {
 		return ErrStale
 	}
 	return nil
+}
+
+// isStale reports whether more than MaxAge has passed since a time, by the clock that has gone
+// further: that of the system can be set back, and the other one stands still while the system is
+// suspended.
+func (g *Guard) isStale(read *atomic.Pointer[time.Time]) bool {
+	at := read.Load()
+	if at == nil {
+		return true
+	}
+	return max(g.since(*at), g.cfg.Now().Round(0).Sub(at.Round(0))) > g.cfg.MaxAge
 }
 
 // Reload reads the files and the URL at once. After an error the old keys stay.
@@ -291,7 +306,8 @@ func (g *Guard) readFiles() error {
 	g.endGrants()
 	err := errors.Join(errs...)
 	if err == nil {
-		g.filesRead.Store(g.cfg.Now().UnixNano())
+		now := g.cfg.Now()
+		g.filesRead.Store(&now)
 	}
 	return err
 }
@@ -388,7 +404,8 @@ func (g *Guard) fetchKeys(ctx context.Context, after time.Duration) {
 		return
 	}
 	g.setKeys(func() { g.fetched = keys })
-	g.keysFetched.Store(g.cfg.Now().UnixNano())
+	now = g.cfg.Now()
+	g.keysFetched.Store(&now)
 	g.endGrants()
 }
 

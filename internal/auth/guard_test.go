@@ -652,6 +652,49 @@ func TestMaxAge(t *testing.T) {
 	}
 }
 
+// TestMaxAgeWhenTheClockIsSet: a clock that is set back does not make old rights young, and one that
+// is set forward ends them until the keys were read once more.
+func TestMaxAgeWhenTheClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, k := &provider{}, newKey(t, EdDSA)
+		p.set(k)
+		const maxAge = 10 * time.Minute
+		var step atomic.Int64
+		now := func() time.Time { return time.Now().Round(0).Add(time.Duration(step.Load())) }
+		g := newGuard(t, Config{JWKS: "https://provider.example/jwks", HTTP: &http.Client{Transport: p}, MaxAge: maxAge, Now: now})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go g.Run(ctx)
+		if err := g.checkAge(); err != nil {
+			t.Fatal(err)
+		}
+		step.Store(int64(time.Hour))
+		if err := g.checkAge(); !errors.Is(err, ErrStale) {
+			t.Errorf("an hour later, by the clock of the system: %v", err)
+		}
+		time.Sleep(refetchAfter + 2*reloadEvery)
+		if err := g.checkAge(); err != nil {
+			t.Errorf("after the keys were fetched once more: %v", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "keys.json")
+		writeKeys(t, path, newKey(t, EdDSA))
+		g := newGuard(t, Config{Keys: path, MaxAge: time.Minute})
+		began := time.Now()
+		g.cfg.Now = func() time.Time { return began.Round(0).Add(-time.Hour) }
+		g.since = func(at time.Time) time.Duration { return time.Now().Sub(at) }
+		time.Sleep(50 * time.Second)
+		if err := g.checkAge(); err != nil {
+			t.Errorf("50 seconds later: %v", err)
+		}
+		time.Sleep(20 * time.Second)
+		if err := g.checkAge(); !errors.Is(err, ErrStale) {
+			t.Errorf("70 seconds later, after the clock of the system was set back: %v", err)
+		}
+	})
+}
+
 func TestJWKS(t *testing.T) {
 	first, second, third := newKey(t, RS256), newKey(t, EdDSA), newKey(t, EdDSA)
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -37,11 +38,6 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	leave, problem := s.waitForTurn(r)
-	if problem != nil {
-		return problem
-	}
-	defer leave()
 	if reconcile.IsStubRequest(body) {
 		return s.locateEvents(w, r, topic, body)
 	}
@@ -49,9 +45,11 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return s.setProblem(r, err)
 	}
-	if problem := s.awaitSpan(w, r, req.Span); problem != nil {
+	leave, problem := s.waitForTurnAt(w, r, req.Span)
+	if problem != nil {
 		return problem
 	}
+	defer leave()
 	head := s.log.HeadPoint()
 	span := req.Span
 	if span.To == event.MaxID {
@@ -72,6 +70,7 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem := s.announceSpan(w, r, head, window.Span{From: req.Span.From, To: resp.To}, wire.Frames); problem != nil {
 		return problem
 	}
+	leave()                                        // a slow reader keeps nobody else waiting
 	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // fails only if the client is gone
 	return nil
 }
@@ -82,9 +81,11 @@ func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic even
 	if err != nil {
 		return s.setProblem(r, err)
 	}
-	if problem := s.awaitSpan(w, r, req.Span); problem != nil {
+	leave, problem := s.waitForTurnAt(w, r, req.Span)
+	if problem != nil {
 		return problem
 	}
+	defer leave()
 	head := s.log.HeadPoint()
 	if problem := s.checkComparable(r, req.Span, head.ID); problem != nil {
 		return problem
@@ -97,6 +98,7 @@ func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic even
 	if problem := s.announceSpan(w, r, head, req.Span, wire.Frames); problem != nil {
 		return problem
 	}
+	leave()                                       // a slow reader keeps nobody else waiting
 	_, _ = w.Write(resp.AppendTo(nil, req.Width)) // fails only if the client is gone
 	return nil
 }
@@ -148,13 +150,22 @@ const maxComparing = 4
 // variable for the tests.
 var compareWait = time.Second
 
-// waitForTurn waits for a turn to compare sets, and returns a function that ends the turn.
+// waitForTurnAt is waitForTurn for a request about a range, which a mirror may have to wait for.
+func (s *Server) waitForTurnAt(w http.ResponseWriter, r *http.Request, span window.Span) (leave func(), problem *wire.Error) {
+	if problem := s.awaitSpan(w, r, span); problem != nil {
+		return nil, problem
+	}
+	return s.waitForTurn(r)
+}
+
+// waitForTurn waits for a turn to compare sets, and returns a function that ends the turn. It
+// should end before the response is written, which takes as long as its reader likes.
 func (s *Server) waitForTurn(r *http.Request) (leave func(), problem *wire.Error) {
 	timer := time.NewTimer(compareWait)
 	defer timer.Stop()
 	select {
 	case s.comparing <- struct{}{}:
-		return func() { <-s.comparing }, nil
+		return sync.OnceFunc(func() { <-s.comparing }), nil
 	case <-r.Context().Done():
 	case <-timer.C:
 	}

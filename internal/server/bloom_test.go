@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -232,6 +233,33 @@ func TestComparingIsBounded(t *testing.T) {
 	if resp, b, err = tryPost(t.Context(), url+"/bloom", "", []byte(`{"items":[{"topic":"a"}]}`)); err != nil || resp.StatusCode != 200 {
 		t.Errorf("%v %s, %v", resp, b, err)
 	}
+}
+
+// A reader that does not take its response keeps nobody else from comparing, in neither form.
+func TestComparingWithSlowReaders(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 8000)
+		req := reconcile.Request{Shared: true, Span: window.Span{To: event.MaxID}, Back: 10}
+		frames := string(req.AppendTo(nil))
+		for kind, body := range map[string]string{wire.JSON: `{"items":[{"topic":"a","have":["` + strings.Repeat("0", 64) + `"]}]}`, wire.Frames: frames} {
+			target := "/bloom"
+			if kind == wire.Frames {
+				target += "?topic=a"
+			}
+			request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", target, kind, len(body), body)
+			for range maxComparing {
+				conn := s.dial()
+				defer conn.Close()
+				if _, err := io.WriteString(conn, request); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			if resp, text := s.raw(strings.ReplaceAll(request, "\r\n", "\n")); resp.StatusCode != http.StatusOK || len(text) < 4096 {
+				t.Errorf("%s: %s, %d bytes", kind, resp.Status, len(text))
+			}
+		}
+	})
 }
 
 // With hashes and inverse filters, of storages and of topics, missing and unknown are exact.

@@ -99,6 +99,7 @@ func (s *Server) compareSets(w http.ResponseWriter, r *http.Request, q *wire.Blo
 	if problem := s.announceSpan(w, r, head, span, wire.JSON); problem != nil {
 		return problem
 	}
+	leave()
 	return writeJSON(w, form(c.answers))
 }
 

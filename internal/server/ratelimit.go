@@ -44,7 +44,7 @@ type limits struct {
 // first used.
 type clientLimits struct {
 	requests, events, bytes, badTokens lazyLimiter
-	streams                            int // guarded by limits.mu: open ones
+	streams, downloads                 int // guarded by limits.mu: open ones
 }
 
 // A lazyLimiter is a limiter of which all is left until it is used.
@@ -116,7 +116,7 @@ func newLimiter(perSecond float64, most int) *rate.Limiter {
 func (l *limits) forgetIdle() {
 	now := time.Now()
 	for name, c := range l.clients {
-		if c.streams == 0 && c.requests.isFull(now) && c.events.isFull(now) && c.bytes.isFull(now) && c.badTokens.isFull(now) {
+		if c.streams == 0 && c.downloads == 0 && c.requests.isFull(now) && c.events.isFull(now) && c.bytes.isFull(now) && c.badTokens.isFull(now) {
 			delete(l.clients, name)
 		}
 	}
@@ -220,17 +220,40 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (done func()
 	if s.limits == nil || s.limits.rates.Streams <= 0 {
 		return func() {}, nil
 	}
+	return s.takePlace(w, r, func(c *clientLimits) *int { return &c.streams }, s.limits.rates.Streams)
+}
+
+// minDownloads is how many responses with events a client may receive at a time, however few streams:
+// it has to fetch what its streams do not bring.
+const minDownloads = 16
+
+// whileOpen calls send, which writes a response with events. Like a stream, it has memory of its own for
+// as long as its reader likes. So a client has as many of them at a time as streams.
+func (s *Server) whileOpen(w http.ResponseWriter, r *http.Request, send func() *wire.Error) *wire.Error {
+	if s.limits == nil || s.limits.rates.Streams <= 0 {
+		return send()
+	}
+	done, problem := s.takePlace(w, r, func(c *clientLimits) *int { return &c.downloads }, max(s.limits.rates.Streams, minDownloads))
+	if problem != nil {
+		return problem
+	}
+	defer done()
+	return send()
+}
+
+// takePlace increases one of the counts of a client, until done, unless it is most.
+func (s *Server) takePlace(w http.ResponseWriter, r *http.Request, countOf func(*clientLimits) *int, most int) (done func(), problem *wire.Error) {
 	l := s.limits
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.ofLocked(s.clientOf(recorderOf(w), r))
-	if c.streams >= l.rates.Streams {
+	n := countOf(l.ofLocked(s.clientOf(recorderOf(w), r)))
+	if *n >= most {
 		return nil, s.limited(limitedStreams, time.Second)
 	}
-	c.streams++
+	*n++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		c.streams--
+		*n--
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -169,6 +170,52 @@ func TestStreamLimit(t *testing.T) {
 		synctest.Wait()
 		_, third := s.stream("/events?topic=a", "Authorization", alice)
 		defer third.Close()
+	})
+}
+
+// TestDownloadLimit: readers that take nothing of pages, lines, states or events by hash cannot make the
+// server keep any number of them. Streams have places of their own, and each place is free again when
+// its response has ended.
+func TestDownloadLimit(t *testing.T) {
+	limitedBubble(t, wire.Rates{Streams: 1}, func(t *testing.T, s *served, log *memLog, token func(string) string) {
+		for i := range 100 { // more than is buffered
+			log.put(t, "a", fmt.Sprint("p", i), 1)
+		}
+		alice := token("alice")
+		var open []net.Conn
+		for i := range minDownloads {
+			target, kind := "/events?topic=a", wire.NDJSON
+			switch i % 3 {
+			case 1:
+				kind = wire.JSON
+			case 2:
+				target = "/snapshot?topic=a"
+			}
+			conn := s.dial()
+			if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nAuthorization: %s\r\n\r\n", target, kind, alice); err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, conn)
+		}
+		synctest.Wait() // nobody reads these responses
+		for _, target := range []string{"/events?topic=a", "/snapshot?topic=a", "/get?id=a/p1"} {
+			resp := s.get(target, "Accept", wire.NDJSON, "Authorization", alice)
+			wantLimited(t, resp, body(t, resp), "streams")
+		}
+		hashes := `{"hashes":["` + strings.Repeat("0", 64) + `"]}`
+		resp, text := s.raw(fmt.Sprintf("POST /get HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(hashes), hashes))
+		wantLimited(t, resp, text, "streams")
+		_, stream := s.stream("/events?topic=a", "Authorization", alice)
+		defer stream.Close()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+		synctest.Wait()
+		for range 2 * minDownloads {
+			if resp := s.get("/events?topic=a", "Accept", wire.NDJSON, "Authorization", alice); resp.StatusCode != http.StatusOK || body(t, resp) == "" {
+				t.Fatalf("after they have ended: %s", resp.Status)
+			}
+		}
 	})
 }
 

@@ -35,10 +35,13 @@ func (s *Server) serveRead(parse reading) handler {
 			return problem
 		case form == wire.Stream:
 			return s.prepareStream(w, r, &st)
-		case form == wire.Page || q.Limit != nil:
-			return s.sendPage(w, r, st, form, q.Limit)
 		}
-		return s.sendPageLines(w, r, st)
+		return s.whileOpen(w, r, func() *wire.Error {
+			if form == wire.Page || q.Limit != nil {
+				return s.sendPage(w, r, st, form, q.Limit)
+			}
+			return s.sendPageLines(w, r, st)
+		})
 	}
 }
 
@@ -116,7 +119,9 @@ func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.H
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
 	send := filterReadable(w, out.writeEvent)
-	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, send) })
+	return s.whileOpen(w, r, func() *wire.Error {
+		return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, send) })
+	})
 }
 
 func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {

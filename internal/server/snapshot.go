@@ -56,7 +56,9 @@ func (s *Server) sendState(w http.ResponseWriter, r *http.Request, q *wire.Snaps
 		out.beginBody()
 		return nil
 	}
-	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.writeEvent) })
+	problem = s.whileOpen(w, r, func() *wire.Error {
+		return s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.writeEvent) })
+	})
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)
 	}

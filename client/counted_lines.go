@@ -33,8 +33,8 @@ func (e *ShortenedError) Error() string {
 // retry; one that shortens all of them would keep a client waiting forever.
 const maxShortened = 5
 
-// readObject decodes a short response, a JSON object, into answer. It also returns the
-// body.
+// readObject decodes a short response, a JSON object, into answer, which must be new: what the
+// response lacks is left as it is. It also returns the body.
 func readObject(base, path string, body io.Reader, answer any) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {

@@ -92,9 +92,9 @@ func (c *Client) Info(ctx context.Context) (info Info, err error) {
 // HeadTime asks the server for the time of the log's newest event; ok is false if the log has
 // none.
 func (c *Client) HeadTime(ctx context.Context) (t event.Time, ok bool, err error) {
-	var w wire.Window
 	q := wire.WindowQuery{Topic: event.All, Since: event.Now, Sum: true} // nothing, which ends at the head
-	if _, err := c.requestWindows(ctx, &q, &w, nil); err != nil || w.End == nil {
+	w, _, err := requestWindows[wire.Window](ctx, c, &q, nil)
+	if err != nil || w.End == nil {
 		return 0, false, err
 	}
 	return *w.End, true, nil

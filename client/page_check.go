@@ -134,11 +134,9 @@ func (k *pageCheck) request(ctx context.Context, span window.Span) {
 	k.span, k.done = span, done
 	go func() {
 		defer close(done)
-		var sum wire.Window
-		_, err := k.c.requestWindows(ctx, k.queryOf(span), &sum, func(base string) error {
+		k.sum, _, k.err = requestWindows(ctx, k.c, k.queryOf(span), func(base string, sum *wire.Window) error {
 			return checkBounds(base, k.c.rangeOf(span), sum)
 		})
-		k.sum, k.err = sum, err
 	}()
 }
 

@@ -92,6 +92,7 @@ func answeredWindow(ctx context.Context, p *cache.Pending, waited int64, at even
 		return w, false, storeError(err)
 	}
 	for _, a := range answers {
+		var w wire.Window // a member that one answer lacks must not come from another
 		if err := json.Unmarshal(a.Body, &w); err != nil {
 			continue // written in another form by another version
 		}
@@ -105,7 +106,7 @@ func answeredWindow(ctx context.Context, p *cache.Pending, waited int64, at even
 // askWindow asks the servers for the window around a moment, and returns the one that answers.
 func (c *Client) askWindow(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, base string, body []byte, err error) {
 	q := wire.WindowQuery{Topic: topic, At: &at}
-	base, body, err = c.askOnce(c.preferFirst(ctx), &q, &w)
+	w, base, body, err = askOnce[wire.Window](c.preferFirst(ctx), c, &q)
 	if err != nil {
 		return w, "", nil, err
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -324,4 +326,46 @@ func deadAddress(t *testing.T) string {
 	l := httptest.NewServer(nil)
 	defer l.Close()
 	return l.Listener.Addr().String()
+}
+
+// Of several answers of other processes, none has a part of another: the first window of a log
+// has no start, and the start of a later window would be a wrong time of the beginning.
+func TestAnsweredWindowsAreApart(t *testing.T) {
+	f := newFixture(t)
+	store, ctx, topic := storeOf(f.newCache()), t.Context(), mustTopic(t, "alice")
+	pend := func(at event.ID) (p *cache.Pending, waited int64) {
+		t.Helper()
+		p, _, err := store.Pend(ctx, topic, position(t, at))
+		if err == nil {
+			_, waited, err = store.Pend(ctx, topic, position(t, 20))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, waited
+	}
+	answer := func(p *cache.Pending, w wire.Window) {
+		t.Helper()
+		body, err := json.Marshal(w)
+		if err == nil {
+			err = p.End(ctx, body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	edge := func(n event.ID) event.Cursor { return event.CursorOf(n*event.BlockSize, f.db.Log()) }
+	early, late := event.Time(1e15), event.Time(2e15)
+	p, waited := pend(10)
+	answer(p, wire.Window{From: edge(0), To: edge(1), End: &early})
+	p, _ = pend(event.BlockSize + 10)
+	answer(p, wire.Window{From: edge(1), To: edge(2), Start: &early, End: &late}) // read first
+	p, _ = pend(20)
+	w, ok, err := answeredWindow(ctx, p, waited, position(t, 20))
+	if err != nil || !ok || w.From != edge(0) || w.Start != nil || w.End == nil || *w.End != early {
+		t.Errorf("answered is %s from %v to %v, %v, %v, want %s without a start", w.Span(), w.Start, w.End, ok, err, window.BlockSpan(0))
+	}
+	if err := p.End(ctx, nil); err != nil {
+		t.Error(err)
+	}
 }

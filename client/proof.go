@@ -30,23 +30,24 @@ func (e *MismatchError) Error() string {
 // maxAnswer bounds the body of a response that is read as a whole, in bytes.
 const maxAnswer = 8 << 20
 
-// requestWindows requests windows, decodes the response into answer, and returns the server
-// that answered. If check is not nil, it may refuse an answer that is otherwise valid.
-func (c *Client) requestWindows(ctx context.Context, q *wire.WindowQuery, answer any, check func(base string) error) (base string, err error) {
+// requestWindows requests windows, and returns the server that answered. If check is not nil,
+// it may refuse an answer that is otherwise valid. The answer, a wire.Window or a
+// wire.WindowList, has nothing of a refused one.
+func requestWindows[T any](ctx context.Context, c *Client, q *wire.WindowQuery, check func(base string, answer *T) error) (answer T, base string, err error) {
 	err = c.tryServers(ctx, func(ctx context.Context) (err error) {
-		if base, _, err = c.askOnce(ctx, q, answer); err == nil && check != nil {
-			err = check(base)
+		if answer, base, _, err = askOnce[T](ctx, c, q); err == nil && check != nil {
+			err = check(base, &answer)
 		}
 		return err
 	})
-	return base, err
+	return answer, base, err
 }
 
 // askOnce is requestWindows without retries. It also returns the response body.
-func (c *Client) askOnce(ctx context.Context, q *wire.WindowQuery, answer any) (base string, body []byte, err error) {
+func askOnce[T any](ctx context.Context, c *Client, q *wire.WindowQuery) (answer T, base string, body []byte, err error) {
 	resp, err := c.askServers(ctx, http.MethodGet, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
-		return "", nil, err
+		return answer, "", nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -54,16 +55,16 @@ func (c *Client) askOnce(ctx context.Context, q *wire.WindowQuery, answer any) (
 		if q.At != nil {
 			after, _ = q.At.Cursor()
 		}
-		return "", nil, refusalError(readStatus(resp.Response), after.ID)
+		return answer, "", nil, refusalError(readStatus(resp.Response), after.ID)
 	}
 	if err := c.checkIsRstream(resp.base, resp.Header, wire.JSON); err != nil {
-		return "", nil, err
+		return answer, "", nil, err
 	}
-	body, err = readObject(resp.base, "/windows", resp.Body, answer)
-	if w, ok := answer.(*wire.Window); ok && err == nil {
+	body, err = readObject(resp.base, "/windows", resp.Body, &answer)
+	if w, ok := any(&answer).(*wire.Window); ok && err == nil {
 		err = checkEnd(resp.base, resp.Header, w)
 	}
-	return resp.base, body, err
+	return answer, resp.base, body, err
 }
 
 // checkEnd refuses a window that ends after the head of its log: its digest may equal that
@@ -90,12 +91,11 @@ func (c *Client) requestSum(ctx context.Context, topic event.Topic, r Range) (w 
 // requestSumBy is requestSum that also returns the server that answered.
 func (c *Client) requestSumBy(ctx context.Context, topic event.Topic, r Range) (w wire.Window, base string, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	base, err = c.requestWindows(c.preferFirst(ctx), &q, &w, func(base string) error { return checkBounds(base, r, w) })
-	return w, base, err
+	return requestWindows(c.preferFirst(ctx), c, &q, func(base string, w *wire.Window) error { return checkBounds(base, r, w) })
 }
 
 // checkBounds refuses an answer about a range other than the one requested.
-func checkBounds(base string, r Range, w wire.Window) error {
+func checkBounds(base string, r Range, w *wire.Window) error {
 	span := w.Span()
 	wrong := span.To < span.From
 	if since, ok := r.Since.Cursor(); ok {

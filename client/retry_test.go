@@ -278,3 +278,19 @@ func TestFollowPauses(t *testing.T) {
 		})
 	}
 }
+
+// An answer has nothing of an answer that was refused before it.
+func TestAttemptsAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lies := func(_ *mesh, h http.Handler) http.Handler {
+			return lyingAbout("/windows", `"from":"0000000000000`, `"start":"2026-01-01T00:00:00.000000Z","from":"0000000000001`)(h)
+		}
+		m := newMesh(t, 3, lies, good)
+		m.use(nil, func(c *Client, _ *cache.DB) {
+			w, base, err := c.requestSumBy(t.Context(), event.All, Range{Since: event.FromBeginning})
+			if err != nil || base != "http://b" || w.Start != nil {
+				t.Errorf("the sum is %s from %v, of %s, %v, want one without a start, of b", w.Span(), w.Start, base, err)
+			}
+		})
+	})
+}

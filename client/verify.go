@@ -165,8 +165,7 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 	until := c.momentAt(span.To)
 	for at := span.From; at < span.To; {
 		q := wire.WindowQuery{Topic: topic, Since: c.momentAt(at), Until: &until}
-		var list wire.WindowList
-		_, err := c.requestWindows(ctx, &q, &list, func(base string) error {
+		list, _, err := requestWindows(ctx, c, &q, func(base string, list *wire.WindowList) error {
 			if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
 				return &ProtocolError{base, fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
 			}

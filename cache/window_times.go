@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -35,19 +36,23 @@ func writeTimes(tx *sql.Tx, news map[event.ID]event.Time) error {
 		}
 	}
 	_, err := tx.Exec(`DELETE FROM bound WHERE at NOT IN
-		(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window) OR NOT ` + dbfile.BoundTable.Sound())
+		(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window) OR NOT ` + rows.BoundSound)
 	return err
 }
 
 var replaceBound = strings.Replace(dbfile.BoundTable.Insert(), "INSERT", "INSERT OR REPLACE", 1)
 
-// newTimes returns those of times that belong in the file and are missing.
+// newTimes returns those of times that belong in the file and are missing. The beginning has no
+// time: with one, no later time would be after it.
 func newTimes(tx *sql.Tx, times map[event.ID]event.Time) (news map[event.ID]event.Time, err error) {
 	news = make(map[event.ID]event.Time)
 	for at, t := range times {
+		if at == event.Beginning {
+			continue
+		}
 		var missing bool
 		err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM window WHERE ?1 IN (start, reached, stop))
-			AND NOT EXISTS (SELECT 1 FROM bound WHERE at = ?1 AND time = ?2 AND `+dbfile.BoundTable.Sound()+`)`, at, int64(t)).Scan(&missing)
+			AND NOT EXISTS (SELECT 1 FROM bound WHERE at = ?1 AND time = ?2 AND `+rows.BoundSound+`)`, at, int64(t)).Scan(&missing)
 		if err != nil {
 			return nil, err
 		}

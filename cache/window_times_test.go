@@ -155,3 +155,36 @@ func TestTimesAreBounded(t *testing.T) {
 		t.Errorf("TimeAt = %v, %v, %v", got, ok, err)
 	}
 }
+
+// The beginning has no time, whatever a server says and earlier versions stored.
+func TestBeginningHasNoTime(t *testing.T) {
+	db, ctx := openClient(t), context.Background()
+	ev := madeEvent("alice", "x", 3)
+	store(t, db, "alice", ev)
+	last := ev.Time + 100
+	note := func(times map[event.ID]event.Time) {
+		t.Helper()
+		if err := db.NoteTimes(ctx, times); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string) {
+		t.Helper()
+		at, ok, err := db.Snapshots().StateTime(ctx, topics(t, "alice")[0], ev.Time-1)
+		if at != event.Beginning || !ok || err != nil {
+			t.Errorf("%s: the state before all events is that of %s, %v, %v", what, at, ok, err)
+		}
+		if at, ok, err := db.TimeAt(ctx, 3); at != ev.Time || !ok || err != nil {
+			t.Errorf("%s: the time of the last event is %s, %v, %v, want %s", what, at, ok, err, ev.Time)
+		}
+	}
+	note(map[event.ID]event.Time{0: last})
+	check("from a server")
+	mustExec(t, db, replaceBound, 0, int64(last))
+	check("in the file")
+	note(map[event.ID]event.Time{3: ev.Time})
+	var kept int
+	if err := db.file.Read.QueryRow(`SELECT count(*) FROM bound WHERE at = 0`).Scan(&kept); kept != 0 || err != nil {
+		t.Errorf("%d times of the beginning are kept, %v", kept, err)
+	}
+}

@@ -112,19 +112,21 @@ func receivedMark(ctx context.Context, tx *sql.Tx, at event.ID) (event.Mark, err
 	return ParseMark(mark)
 }
 
-// A damaged bound is as if it were not there: the server is asked.
-var boundSound = dbfile.BoundTable.Sound()
+// BoundSound is the condition that a row of bound counts. A damaged bound is as if it were
+// not there: the server is asked. So is one at the beginning, which has no time; a server can
+// have sent one to an earlier version.
+var BoundSound = `(bound.at > 0 AND ` + dbfile.BoundTable.Sound() + `)`
 
 // boundBefore returns the last position with a time at or before t among those that a
 // server has named, or Beginning.
 func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ? AND `+boundSound, int64(t)).Scan(&at)
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ? AND `+BoundSound, int64(t)).Scan(&at)
 	return at, err
 }
 
 // boundTime returns the time of the last position up to at that a server has named.
 func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ? AND `+boundSound, at).Scan(&t, &some)
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ? AND `+BoundSound, at).Scan(&t, &some)
 	return t, some, err
 }
 

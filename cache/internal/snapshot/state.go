@@ -563,15 +563,15 @@ func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) 
 	return at, ok, nil
 }
 
-// firstLater returns the first position known to be later than t: the next event after a
-// position, or a bound. some is false if there is none.
+// firstLater returns the first position after another that is known to be later than t: the
+// next event, or a bound. some is false if there is none.
 func firstLater(ctx context.Context, tx *sql.Tx, after event.ID, t event.Time) (later event.ID, some bool, err error) {
 	later, some, err = pages.Next(ctx, tx, after)
 	if err != nil {
 		return 0, false, err
 	}
 	var bound sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ? AND `+dbfile.BoundTable.Sound(), int64(t)).Scan(&bound); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ? AND at > ? AND `+rows.BoundSound, int64(t), after).Scan(&bound); err != nil {
 		return 0, false, err
 	}
 	if bound.Valid && (!some || event.ID(bound.Int64) < later) {

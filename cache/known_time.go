@@ -43,7 +43,7 @@ func (db *DB) isNamed(ctx context.Context, tx *sql.Tx, at event.ID) (named bool,
 	if db.file.Role != Client {
 		return true, nil
 	}
-	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM bound WHERE at = ?)`, at).Scan(&named)
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM bound WHERE at = ? AND `+rows.BoundSound+`)`, at).Scan(&named)
 	return named, err
 }
 

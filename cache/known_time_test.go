@@ -62,3 +62,21 @@ func TestKnownTime(t *testing.T) {
 		}
 	}
 }
+
+// A damaged time of a position is not known, even if a sound one is before it.
+func TestKnownTimeDamaged(t *testing.T) {
+	ctx, db := context.Background(), openClient(t)
+	ev := madeEvent("alice", "x", 1)
+	store(t, db, "alice", ev)
+	mustClaim(t, db, "alice", 10, 20)
+	if err := db.NoteTimes(ctx, map[event.ID]event.Time{10: ev.Time + 10, 20: ev.Time + 20}); err != nil {
+		t.Fatal(err)
+	}
+	if at, ok, err := db.KnownTime(ctx, 20); at != ev.Time+20 || !ok || err != nil {
+		t.Fatalf("the time is %s, %v, %v", at, ok, err)
+	}
+	mustExec(t, db, `UPDATE bound SET time = time + 1 WHERE at = 20`)
+	if at, ok, err := db.KnownTime(ctx, 20); ok || err != nil {
+		t.Errorf("the time of a damaged row is known: %s, %v", at, err)
+	}
+}

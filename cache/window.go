@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -216,18 +217,34 @@ var (
 // window. An Apply that reaches the end of the span ends the lease, as Commit does.
 func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) (added []event.Event, err error) {
 	if l.copying {
-		return l.apply(ctx, evs, nil, reached)
+		return l.apply(ctx, evs, nil, reached, anyRemovals)
 	}
-	return l.apply(ctx, evs, evs, reached)
+	return l.apply(ctx, evs, evs, reached, anyRemovals)
 }
 
 // ApplyPlaced is Apply for events that are already here, outside of all windows, except
-// for fetched ones: only these are counted as fetched.
-func (l *Lease) ApplyPlaced(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
-	return l.apply(ctx, evs, fetched, reached)
+// for fetched ones: only these are counted as fetched. removals is the result of
+// [DB.Removals] before it was determined which events are missing. ApplyPlaced returns
+// ErrLost if events were removed since: evs may lack some of them.
+func (l *Lease) ApplyPlaced(ctx context.Context, evs, fetched []event.Event, reached event.ID, removals int64) (added []event.Event, err error) {
+	return l.apply(ctx, evs, fetched, reached, removals)
 }
 
-func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
+// anyRemovals stands for any number of removals.
+const anyRemovals = -1
+
+// checkRemovals returns ErrLost unless the file's count of removals is the wanted one.
+func (db *DB) checkRemovals(tx *sql.Tx, want int64) error {
+	if want == anyRemovals {
+		return nil
+	}
+	if now, err := db.tables.Removals(tx); err != nil || now != want {
+		return cmp.Or(err, ErrLost)
+	}
+	return nil
+}
+
+func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached event.ID, removals int64) (added []event.Event, err error) {
 	if err := l.checkOrder(evs, reached); err != nil {
 		return nil, err
 	}
@@ -237,6 +254,9 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	ends := !l.live && reached == l.span.To
 	err = l.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.moveWindows(tx, reached); err != nil {
+			return err
+		}
+		if err := l.db.checkRemovals(tx, removals); err != nil {
 			return err
 		}
 		if err := l.db.tables.NoteMark(tx, l.newestMark(evs, reached)); err != nil {

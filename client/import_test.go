@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client/internal/imports"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
@@ -138,4 +139,35 @@ func TestSyncOfAnyImport(t *testing.T) {
 			sameEvents(t, topic.String(), held(t, db, topic, s), f.truth(topic.String(), "", ""))
 		}
 	}
+}
+
+// A plan counts on the events that narrower topics hold. If one of these is forgotten before the
+// window is claimed, its events are fetched: the window never has a hole.
+func TestPlanAfterForget(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/x", 30)
+	f.put("bob/y", 30)
+	db := f.newCache()
+	c, ctx := newTestClient(t, db, hasty(f.http.URL)), t.Context()
+	if _, err := c.Sync(ctx, mustTopic(t, "alice"), SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	importAll(t, db, f.fileOf("bob")[:20])
+	sum, err := c.requestSum(ctx, event.All, Range{Since: event.FromBeginning})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found imports.Comparison
+	plan, err := c.importer().Compare(ctx, event.All, sum, 30, &found)
+	if err != nil || plan == nil {
+		t.Fatalf("Compare = %v, %v: %s", plan, err, found.Why)
+	}
+	if _, err := db.Forget(ctx, mustTopic(t, "alice"), event.MaxID); err != nil {
+		t.Fatal(err)
+	}
+	var s Synced
+	if err := c.pullPlanned(ctx, []event.Topic{event.All}, sum.Span(), plan, &s, s.counting(nil)); err != nil {
+		t.Fatal(err)
+	}
+	sameEvents(t, "everything", held(t, db, event.All, Synced{Span: sum.Span()}), f.truth("*", "", ""))
 }

@@ -69,7 +69,14 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 	}
 	progress()
 	// Even if ctx has ended: received events need not be fetched again.
-	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached)
+	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached, p.removals)
+	if errors.Is(err, cache.ErrLost) {
+		// If only the plan is out of date, the lease is still valid for the pull.
+		if removals, failed := m.Store.Removals(ctx); failed != nil || removals != p.removals {
+			p.dropPlan()
+			return NewStoreError(failed)
+		}
+	}
 	p.releasePlaced(lease.Reached())
 	if err == nil && len(added) > 0 {
 		p.compared.Saved += len(added) - len(fetched)

@@ -31,6 +31,8 @@ type Importer struct {
 
 // A Store holds events of a log, and candidates: imported events that no read returns yet.
 type Store interface {
+	// Removals returns how many times held events were removed.
+	Removals(ctx context.Context) (int64, error)
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
 	// Each calls fn with the events of topics in span, all of which must be held. No

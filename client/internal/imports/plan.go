@@ -23,6 +23,8 @@ type Plan struct {
 	missing []reconcile.Item // those of want that are not here
 	foreign foreign          // local events from other logs
 
+	removals int64 // of the store before the comparison: the plan relies on held events
+
 	got      []event.Event // those of missing that are fetched and not yet stored
 	compared *Comparison
 }
@@ -54,6 +56,10 @@ func (p *Plan) dropPlan() { p.span, p.want, p.missing, p.got = window.Span{}, ni
 // be pulled.
 func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, found *Comparison) (*Plan, error) {
 	*found = Comparison{Outcome: reconcile.Pull.String(), Why: WhyPull}
+	removals, err := m.Store.Removals(ctx)
+	if err != nil {
+		return nil, NewStoreError(err)
+	}
 	l, err := m.findLocal(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
 	found.Rounds = l.rounds
 	if errors.Is(err, errTooMany) || m.isUnsupported(err) {
@@ -77,7 +83,7 @@ func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Wind
 	}
 	// An event whose short hash was mistaken for another's is here, too.
 	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.isAvailable(it) })
-	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: found}
+	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, removals: removals, compared: found}
 	return p, m.checkPlan(ctx, p, l, res, sum)
 }
 

@@ -299,11 +299,13 @@ func (b *rebuilder) replace() error {
 	return b.writePostings()
 }
 
-// restorePosting finds what a damaged posting has to name outside of the suspects.
+// restorePosting finds what a damaged posting has to name outside of the suspects. If there is
+// other damage in its block, nothing tells what else it has named, and it stays damaged until that
+// is rebuilt, too.
 func (b *rebuilder) restorePosting(key octetKey) error {
 	p, span := b.postings[key], window.BlockSpan(key.block)
 	q := Query{Span: span, Want: func(storage int64) bool { return octetOf(storage) == key.octet },
-		Skip: func(*DamageError) error { return nil }}
+		Skip: func(*DamageError) error { p.broken = true; return nil }}
 	return Scan(b.ctx, b.tx, q, func(l Line) error {
 		p.added = append(p.added, placedEvent{l.Storage, l.Posted()})
 		return nil

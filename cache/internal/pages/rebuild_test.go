@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // rebuiltColumns are what a bit flips in before a stretch is rebuilt.
@@ -138,4 +139,66 @@ func TestRebuildFarID(t *testing.T) {
 	if len(lost) < 31 { // those whose ids are changed
 		t.Errorf("%d events are reported as lost", len(lost))
 	}
+}
+
+// A damaged posting of a block that also has a damaged page outside of the stretch stays damaged:
+// it cannot name the events of that page, and reads by postings would miss them in silence.
+func TestRebuildBesideDamage(t *testing.T) {
+	h := openTables(t)
+	const edge = event.ID(event.BlockSize)
+	inside, storages := madeEvents(edge-10, 1, 20, 1, 100) // a page in two blocks
+	h.mustStore(t, inside, storages)
+	h.ForgetPage()
+	outside, storages := madeEvents(edge+200, 1, 100, 1, 100)
+	h.mustStore(t, outside, storages)
+	h.ForgetPage()
+	h.update(t, func(tx *sql.Tx) error {
+		for _, damage := range []string{
+			`UPDATE page SET lines = CAST(replace(CAST(lines AS TEXT), '"PUT"', '"PVT"') AS BLOB) WHERE first > ?`,
+			`UPDATE page_posting SET count = count + 1 WHERE block = ? / 4096`,
+		} {
+			res, err := tx.Exec(damage, int64(edge))
+			if err != nil {
+				return err
+			}
+			if n, err := res.RowsAffected(); n == 0 || err != nil {
+				t.Fatalf("%s: %d rows, %v", damage, n, err)
+			}
+		}
+		return nil
+	})
+	rebuild := func(span window.Span) (lost []Place) {
+		t.Helper()
+		h.update(t, func(tx *sql.Tx) (err error) {
+			lost, err = h.Rebuild(t.Context(), tx, Rebuilding{
+				Span:   span,
+				Drop:   func(*event.Event) bool { return false },
+				Number: func(*event.Event) (int64, error) { return 1, nil },
+			})
+			return err
+		})
+		return lost
+	}
+	posted := func() (n, damaged int) {
+		t.Helper()
+		h.view(t, func(tx *sql.Tx) error {
+			skip := func(*DamageError) error { damaged++; return nil }
+			return EachPosting(t.Context(), tx, []int64{1}, everything, skip, func(_ PostingKey, evs []Posted) error {
+				n += len(evs)
+				return nil
+			})
+		})
+		return n, damaged
+	}
+	if lost := rebuild(window.Span{To: edge}); len(lost) > 0 {
+		t.Errorf("%d events of the stretch are lost", len(lost))
+	}
+	if n, damaged := posted(); damaged == 0 {
+		t.Errorf("the postings have %d of %d events, and none is damaged", n, len(inside)+len(outside))
+	}
+	rebuild(everything)
+	if n, damaged := posted(); damaged > 0 || n < len(inside) {
+		t.Errorf("after the other page is rebuilt, too, the postings have %d events, and %d are damaged, want at least %d", n, damaged, len(inside))
+	}
+	h.mustCheck(t, allPosted)
 }

@@ -61,35 +61,46 @@ func (f *File) Vacuum(ctx context.Context) error {
 	return f.Named(orDone(ctx, err))
 }
 
-// shrinkBytes is how much one transaction returns to the disk.
-const shrinkBytes = 16 << 20
+// shrinkBytes is how much one transaction returns to the disk. It is a variable for the tests.
+var shrinkBytes = 16 << 20
 
 // GiveBack returns free pages to the disk, a few at a time, so that no other writer waits
-// long.
+// long, in this process or in another.
 func (f *File) GiveBack(ctx context.Context) error {
-	if err := f.Lock(ctx); err != nil {
-		return err
-	}
-	defer f.Unlock()
-	for {
-		var free, now int
-		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
-			return orDone(ctx, err)
-		}
-		if _, err := f.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkBytes/f.pageSize)); err != nil {
-			return orDone(ctx, err)
-		}
-		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
-			return orDone(ctx, err)
-		}
-		if now == 0 || now >= free {
-			break
+	for more := true; more; {
+		var err error
+		if more, err = f.giveBackSome(ctx); err != nil {
+			return err
 		}
 	}
 	// The file itself shrinks when it takes over the write-ahead log. If readers prevent
 	// that now, it is no failure: it happens later.
+	if err := f.Lock(ctx); err != nil {
+		return err
+	}
+	defer f.Unlock()
 	_, err := f.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return orDone(ctx, err)
+}
+
+// giveBackSome returns some free pages to the disk, and reports whether there are more that
+// it can return.
+func (f *File) giveBackSome(ctx context.Context) (more bool, err error) {
+	if err := f.Lock(ctx); err != nil {
+		return false, err
+	}
+	defer f.Unlock()
+	var free, now int
+	if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
+		return false, orDone(ctx, err)
+	}
+	if _, err := f.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkBytes/f.pageSize)); err != nil {
+		return false, orDone(ctx, err)
+	}
+	if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
+		return false, orDone(ctx, err)
+	}
+	return 0 < now && now < free, nil
 }
 
 // QuickCheck has SQLite check the structure of the whole file. It returns ErrCorrupt with

@@ -12,13 +12,15 @@ import (
 )
 
 // allot begins lanes: their next events may be started once the step that names them is
-// stored.
+// stored. While the destination is busy it begins no lane whose try that step would count: the
+// try would not begin, and the count would stay if the process was killed.
 func (c *consumer) allot(now time.Time) {
-	if c.stepping || c.begunN > c.quota/2 || c.ready.len()+c.alone.len() == 0 {
+	held := c.heldUntil.After(now)
+	if c.stepping || c.begunN > c.quota/2 || c.ready.len() == 0 && (held || c.alone.len() == 0) {
 		return
 	}
 	c.adaptQuota(now)
-	for c.exact == nil && c.alone.len() > 0 {
+	for !held && c.exact == nil && c.alone.len() > 0 {
 		if l := c.alone.pop(); len(l.dead) > 0 {
 			c.beginDead(l, now)
 		} else {
@@ -217,6 +219,19 @@ func (c *consumer) takeBack() {
 			l.begun = l.sent
 		}
 	}
+}
+
+// takeBackExact takes back the lane whose try is counted before it begins, unless it has begun.
+func (c *consumer) takeBackExact() {
+	l := c.exact
+	if l == nil || l.phase != begun {
+		return
+	}
+	isIt := func(other *lane) bool { return other == l }
+	c.beginning = slices.DeleteFunc(c.beginning, isIt)
+	c.begun.remove(isIt)
+	c.takeBackLane(l)
+	c.rest(l)
 }
 
 func (c *consumer) takeBackLane(l *lane) {

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -95,6 +96,12 @@ func (q *fifo) pop() *lane {
 		q.head = 0
 	}
 	return l
+}
+
+// remove removes the lanes that match.
+func (q *fifo) remove(match func(*lane) bool) {
+	rest := slices.DeleteFunc(q.lanes[q.head:], match)
+	q.lanes = q.lanes[:q.head+len(rest)]
 }
 
 // A waitHeap orders waiting lanes by the time of their next try.

@@ -566,6 +566,49 @@ func TestDeadWhileWaiting(t *testing.T) {
 	})
 }
 
+// A letterStore is an againStore that keeps the dead letter as it is stored.
+type letterStore struct {
+	*againStore
+	letter cache.DeadLetter
+}
+
+func (s *letterStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
+	s.mu.Lock()
+	for _, d := range step.Return {
+		s.letter = d
+	}
+	s.mu.Unlock()
+	return s.againStore.Step(ctx, step)
+}
+
+// While the destination is busy, a dead letter stays one that is to be tried again, without
+// another try: a process that is killed then costs nothing.
+func TestDeadWhileHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &letterStore{againStore: &againStore{listStore: newListStore(1, 1)}}
+		s.ConsumerStep.Position = 1
+		worker := funcWorker(func(*Try) error { return &AgainError{time.Minute, errors.New("no connection")} })
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+		defer cancel()
+		ended := make(chan error, 1)
+		batches := func(ctx context.Context, _ event.ID) iter.Seq2[Batch, error] {
+			return func(func(Batch, error) bool) { <-ctx.Done() }
+		}
+		go func() {
+			ended <- Run(ctx, Config{Store: s, Batches: batches, NewWorker: func() Worker { return worker }})
+		}()
+		time.Sleep(30 * time.Second)
+		s.mu.Lock()
+		if !s.letter.Retry || s.letter.Tries != 3 {
+			t.Errorf("the dead letter has %d tries, and is to be tried again: %t", s.letter.Tries, s.letter.Retry)
+		}
+		s.mu.Unlock()
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
 // A slowStore takes a while to read a storage.
 type slowStore struct{ *listStore }
 
@@ -688,4 +731,53 @@ func TestModel(t *testing.T) {
 			rt.Error(err)
 		}
 	})
+}
+
+// While the destination is busy, nothing counts a try that has not begun: a process that is killed
+// then costs no event one of its tries. Afterwards, all is done.
+func TestKillWhileHeldBack(t *testing.T) {
+	for name, storages := range map[string]int{
+		"it is alone": 1,
+		"it waits for a worker, which another one has": 2,
+	} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { checkHeldBack(t, storages) }) })
+	}
+}
+
+func checkHeldBack(t *testing.T, storages int) {
+	s := slowStore{newListStore(2, storages)}
+	// A process was killed while the first event was under way.
+	state, err := json.Marshal(storedState{Consumer: stateVersion, Open: encodeOpen([]openEvent{{1, 1}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ConsumerStep = cache.ConsumerStep{Position: 1, State: state, Oldest: 1}
+	const times = 5
+	n, held := 0, make(chan struct{}, times)
+	worker := funcWorker(func(*Try) error {
+		time.Sleep(2 * slowRead)
+		if n++; n > times {
+			return nil
+		}
+		held <- struct{}{}
+		return &AgainError{time.Second, errors.New("no connection")}
+	})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }, Tries: 3})
+	}()
+	for range times {
+		<-held
+		time.Sleep(4 * groupTime) // what has changed is stored, and the pause goes on
+		s.mu.Lock()
+		for _, b := range s.blocked {
+			if b.Tries > 0 {
+				t.Errorf("the row of %s counts %d tries", b.Storage, b.Tries)
+			}
+		}
+		s.mu.Unlock()
+	}
+	if err := <-ended; err != nil || s.Position() != 2 || len(s.blocked) > 0 {
+		t.Errorf("at %s with %d storages blocked: %v", s.Position(), len(s.blocked), err)
+	}
 }

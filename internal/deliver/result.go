@@ -107,6 +107,7 @@ func (c *consumer) holdBack(w *work, now time.Time, again *AgainError) {
 		c.heldBack++
 	}
 	pause := max(again.After, pauseAfter(c.heldBack))
+	c.takeBackExact()
 	if until := now.Add(pause); until.After(c.heldUntil) {
 		c.heldUntil = until
 		c.tell(Failure{Event: w.try.Events[0], Events: len(w.try.Events), Try: w.try.Number, Err: again.Err, Pause: pause})

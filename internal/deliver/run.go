@@ -299,8 +299,11 @@ func (c *consumer) finish(ctx context.Context) error {
 // restore makes the lanes that the store names.
 func (c *consumer) restore(ctx context.Context) error {
 	state, err := decodeState(c.cfg.Store.State())
-	if err != nil && c.position != event.Beginning && IsState(c.cfg.Store.State()) {
-		return err
+	switch {
+	case err != nil && state.Consumer != 0:
+		return err // it may name open events
+	case state.Consumer == 0:
+		state = storedState{} // of another kind of reader
 	}
 	c.done, c.failed = state.Done, state.Failed
 	blocked, err := c.cfg.Store.Blocked(ctx)

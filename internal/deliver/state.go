@@ -35,12 +35,6 @@ type storedState struct {
 
 const stateVersion = 1
 
-// IsState reports whether the state of a cursor is that of a consumer.
-func IsState(state []byte) bool {
-	s, err := decodeState(state)
-	return err == nil && s.Consumer != 0
-}
-
 // ReadStatus decodes the state of a consumer.
 func ReadStatus(state []byte) (Status, error) {
 	s, err := decodeState(state)
@@ -50,6 +44,8 @@ func ReadStatus(state []byte) (Status, error) {
 	return Status{Done: s.Done, Failed: s.Failed, UnderWay: s.UnderWay, Rate: s.Rate, At: time.UnixMicro(s.At)}, nil
 }
 
+// decodeState decodes the state of a cursor. If Consumer is 0, no consumer has stored it. If there
+// is an error and Consumer is another number, it is a consumer's, perhaps of a later version.
 func decodeState(state []byte) (s storedState, err error) {
 	if len(state) == 0 {
 		return s, nil

@@ -357,43 +357,6 @@ func dropUnfinished(tx *sql.Tx, name string, dead bool) error {
 	return err
 }
 
-// A NeededError means that events cannot be forgotten, since a consumer has not done them.
-type NeededError struct {
-	Cursor string
-	From   event.ID // the first of them
-}
-
-func (e *NeededError) Error() string {
-	return fmt.Sprintf("cursor %s has not done the events from %s on", e.Cursor, e.From)
-}
-
-// checkNeeded returns a *NeededError if a consumer has not done an event of topic up to
-// before, judging by topics and positions.
-func (db *DB) checkNeeded(tx *sql.Tx, topic event.Topic, before event.ID) error {
-	if ok, err := hasConsumers(tx); err != nil || !ok {
-		return err
-	}
-	found, err := tx.Query(`SELECT c.name, c.topics, u.oldest FROM cursor c JOIN consumer1 u USING (name) WHERE u.oldest BETWEEN 1 AND ? ORDER BY name`, before)
-	if err != nil {
-		return err
-	}
-	defer found.Close()
-	for found.Next() {
-		var c CursorInfo
-		var lines string
-		var oldest event.ID
-		if err := found.Scan(&c.Name, &lines, &oldest); err != nil {
-			return err
-		}
-		for _, name := range splitTopics(lines) {
-			if t, err := event.ParseTopic(name); err != nil || t.Overlaps(topic) {
-				return &NeededError{c.Name, oldest}
-			}
-		}
-	}
-	return found.Err()
-}
-
 // migrateConsumers copies the dead letters of another copy, and returns for each cursor that
 // has events that its consumer has not done the position before the first of them.
 func (db *DB) migrateConsumers(ctx context.Context, old *DB, names []string) (before map[string]event.ID, err error) {

@@ -105,7 +105,7 @@ func TestConsumerUnfinished(t *testing.T) {
 		t.Errorf("a reader takes the cursor: %v", err)
 	}
 	var needed *NeededError
-	if _, err := db.Forget(ctx, topics(t, "alice/x")[0], event.MaxID); !errors.As(err, &needed) || *needed != (NeededError{"c", 2}) {
+	if _, err := db.Forget(ctx, topics(t, "alice/x")[0], event.MaxID); !errors.As(err, &needed) || *needed != (NeededError{Cursor: "c", From: 2}) {
 		t.Errorf("forget: %v", err)
 	}
 	if _, err := db.Forget(ctx, topics(t, "alice")[0], 1); err != nil {
@@ -160,5 +160,83 @@ func TestMigrateConsumer(t *testing.T) {
 	}
 	if list, err := db.DeadLetters(ctx, "c", false, 0, 10); err != nil || len(list) != 1 || list[0].Error != "no" {
 		t.Errorf("dead letters: %v, %v", list, err)
+	}
+}
+
+// What a consumer has not read yet cannot be forgotten either, as far as it is held.
+func TestForgetUnread(t *testing.T) {
+	ctx := context.Background()
+	db := openClient(t)
+	store(t, db, "alice", madeEvent("alice", "x", 1), madeEvent("alice", "x", 5), madeEvent("alice", "y", 8), madeEvent("alice", "x", 12))
+	store(t, db, "bob", madeEvent("bob", "z", 3), madeEvent("bob", "z", 9))
+	c := holdConsumer(t, db) // of alice
+	mustStep(t, c, &ConsumerStep{Position: 5})
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		topic  string
+		before event.ID
+		from   event.ID // of the NeededError, 0 if there is none
+		why    string
+	}{
+		{"alice", 8, 6, "an event follows the position"},
+		{"*", event.MaxID, 6, "so it does in a wider topic"},
+		{"bob", event.MaxID, 0, "the consumer has another topic"},
+		{"alice", 7, 0, "the events up to there are done"},
+		{"alice", 10, 6, "they are, but not all"},
+	} {
+		var needed *NeededError
+		_, err := db.Forget(ctx, topics(t, tt.topic)[0], tt.before)
+		switch {
+		case tt.from == 0 && err != nil, tt.from != 0 && (!errors.As(err, &needed) || *needed != NeededError{Cursor: "c", From: tt.from, Unread: true}):
+			t.Errorf("%s: forget %s up to %s: %v", tt.why, tt.topic, tt.before, err)
+		}
+	}
+	evs, _, err := db.Read(ctx, topics(t, "alice"), 7, 12, 10)
+	if err != nil || len(evs) != 2 {
+		t.Errorf("%d events after 7 are held, %v, want 2", len(evs), err)
+	}
+	c = holdConsumer(t, db)
+	mustStep(t, c, &ConsumerStep{Position: 8})
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], 11); err != nil {
+		t.Errorf("forget what is done: %v", err)
+	}
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.DropCursors(ctx, []string{"c"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], event.MaxID); err != nil {
+		t.Errorf("forget without a consumer: %v", err)
+	}
+}
+
+// Events that forget would not remove, since a window of another topic holds them, too, keep it from
+// nothing. A row that is damaged is an error: nothing tells what its consumer has done.
+func TestForgetUnreadOfOthers(t *testing.T) {
+	ctx := context.Background()
+	db := openClient(t)
+	store(t, db, "*/x", madeEvent("alice", "x", 2))
+	store(t, db, "alice", madeEvent("alice", "x", 2))
+	c := holdConsumer(t, db)
+	mustStep(t, c, &ConsumerStep{Position: 1})
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], 2); err != nil {
+		t.Errorf("forget what another window holds: %v", err)
+	}
+	for _, change := range []string{`UPDATE cursor SET position = 9`, `UPDATE cursor SET position = 1; UPDATE consumer1 SET oldest = 7`} {
+		if err := rawExec(db, change); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Forget(ctx, topics(t, "*/x")[0], 2); !errors.Is(err, ErrDamagedCursor) {
+			t.Errorf("%s: forget: %v", change, err)
+		}
+	}
+	if _, err := db.Forget(ctx, topics(t, "bob")[0], 2); err != nil {
+		t.Errorf("forget what the consumer does not read: %v", err)
 	}
 }

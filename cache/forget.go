@@ -40,7 +40,7 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 	// Cut the windows first: from then on no reader sees the events, and a kill leaves
 	// only unused bytes.
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
-		if err := db.checkNeeded(tx, topic, before); err != nil {
+		if err := db.checkNeeded(ctx, tx, topic, before); err != nil {
 			return err
 		}
 		return db.forgetWindows(tx, topic, span)

@@ -101,6 +101,9 @@ var typeHints = []typeHint{
 		return "if that is intended, allow it with --allow-private"
 	}),
 	hintAs(func(_ *cobra.Command, e *cache.NeededError) string {
+		if e.Unread {
+			return fmt.Sprintf("its next tail does them; \"rstream cursor rm %s\" gives them up", shellWord(e.Cursor))
+		}
 		return fmt.Sprintf("\"rstream dead list --name %s\" lists them; \"rstream cursor rm %s\" gives them up", shellWord(e.Cursor), shellWord(e.Cursor))
 	}),
 	hintAs(func(cmd *cobra.Command, e *client.ProtocolError) string {

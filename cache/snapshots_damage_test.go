@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"testing"
 
@@ -57,5 +58,42 @@ func TestDamagedStates(t *testing.T) {
 	checkKept(t, "no parts", db)
 	if n, err := db.Aside(ctx); err != nil || n != (Aside{}) {
 		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+// A state gives way only to a later one that is sound, and a damaged one keeps no other from being
+// retired.
+func TestRetireBesideDamage(t *testing.T) {
+	ctx := context.Background()
+	evs := bigLogFile().evs[:100]
+	db := openClient(t)
+	keep(t, db, evs, event.All, 60)
+	keep(t, db, evs, event.All, 90)
+	retire := func() (at event.ID) {
+		t.Helper()
+		err := db.file.Update(ctx, func(tx *sql.Tx) error {
+			id, err := db.snapshots.Retire(tx, 100)
+			if err == nil && id != 0 {
+				err = tx.QueryRow(`SELECT at FROM snapshot WHERE id = ?`, id).Scan(&at)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	mustExec(t, db, `UPDATE snapshot SET count = count + 1 WHERE at = 90`)
+	if at := retire(); at != 0 {
+		t.Errorf("the state at %s is retired, and the only later one is damaged", at)
+	}
+	mustExec(t, db, `UPDATE snapshot SET count = count - 1 WHERE at = 90`)
+	keep(t, db, evs, event.All, 40)
+	mustExec(t, db, `UPDATE snapshot SET count = count + 1 WHERE at = 40`)
+	if at := retire(); at != 60 {
+		t.Errorf("the state at %s is retired, want that at %s", at, event.ID(60))
+	}
+	if at := retire(); at != 0 {
+		t.Errorf("the state at %s is retired, too", at)
 	}
 }

@@ -24,8 +24,10 @@ func (s *Store) Retire(tx *sql.Tx, before event.ID) (id int64, err error) {
 	return id, rows.NoteRemoval(tx)
 }
 
-var retireSnapshot = dbfile.SnapshotTable.Update("whole", "0", "owner", "?1", "lease", "?2") + ` AND id = (SELECT s.id FROM snapshot s
-	WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?3) LIMIT 1)
+// The later one must be sound, or no state would be left to start with.
+var retireSnapshot = dbfile.SnapshotTable.Update("whole", "0", "owner", "?1", "lease", "?2") + ` AND id = (
+	SELECT s.id FROM (SELECT * FROM snapshot WHERE whole AND ` + snapshotSound + `) s
+	WHERE EXISTS (SELECT * FROM snapshot WHERE whole AND topic = s.topic AND at > s.at AND at <= ?3 AND ` + snapshotSound + `) LIMIT 1)
 	RETURNING id`
 
 // dropParts is how many parts of a retired snapshot DropParts removes.

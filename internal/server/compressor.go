@@ -87,13 +87,13 @@ func (c *compressor) WriteHeader(status int) {
 const worthwhile = 1 << 10
 
 // decide decides before the first byte whether to compress. Short lines are not compressed;
-// streams are, since their size is not known.
+// streams are, since their size is not known, and lines whose number is not known.
 func (c *compressor) decide(first []byte) {
 	c.decided = true
 	h := c.Header()
 	switch kind := h.Get("Content-Type"); {
 	case c.status != http.StatusOK:
-	case kind == wire.SSE || kind == wire.NDJSON && len(first) >= worthwhile:
+	case kind == wire.SSE || kind == wire.NDJSON && (len(first) >= worthwhile || h.Get(wire.HeaderEvents) == ""):
 		c.pool = &gzipEncoders
 		if c.encoding == wire.Zstd {
 			c.pool = &zstdEncoders

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -150,5 +151,30 @@ func TestCompressedIsCut(t *testing.T) {
 			t.Errorf("a state that failed is whole as %s: %d bytes", encoding, len(text))
 		}
 		stop()
+	}
+}
+
+// Lines of which more pieces follow are compressed, although the first piece has none: of a rare topic,
+// it is often empty.
+func TestCompressedAfterAnEmptyPiece(t *testing.T) {
+	large := strings.Repeat("x", 2*worthwhile)
+	for events, want := range map[string]string{"": wire.Zstd, "7": ""} {
+		rec := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/events?topic=a", nil)
+		r.Header.Set("Accept-Encoding", wire.Zstd)
+		w, end := compressedWriter(rec, r)
+		w.Header().Set("Content-Type", wire.NDJSON)
+		if events != "" {
+			w.Header().Set(wire.HeaderEvents, events)
+		}
+		for _, piece := range []string{"", large, ""} {
+			if _, err := io.WriteString(w, piece); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end()
+		if got := rec.Header().Get("Content-Encoding"); got != want || (want != "") != (rec.Body.Len() < len(large)/3) {
+			t.Errorf("with %q events: %q, %d bytes of %d", events, got, rec.Body.Len(), len(large))
+		}
 	}
 }

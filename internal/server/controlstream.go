@@ -22,6 +22,7 @@ type controlStream struct {
 
 	news    chan struct{} // has an element if there may be something to send
 	buf     []byte
+	waits   bool // something was written and not flushed
 	written time.Time
 }
 
@@ -108,6 +109,7 @@ func (c *controlStream) gather(name string, data any) error {
 }
 
 func (c *controlStream) write() error {
+	c.waits = true
 	_, err := c.w.Write(c.buf)
 	c.buf = c.buf[:0]
 	if err != nil {
@@ -118,12 +120,15 @@ func (c *controlStream) write() error {
 
 // flush sends all output.
 func (c *controlStream) flush() error {
-	if len(c.buf) == 0 {
+	if len(c.buf) > 0 {
+		if err := c.write(); err != nil {
+			return err
+		}
+	}
+	if !c.waits {
 		return nil
 	}
-	if err := c.write(); err != nil {
-		return err
-	}
+	c.waits = false
 	if err := c.rc.Flush(); err != nil {
 		return errors.Join(errWrite, err)
 	}

@@ -95,7 +95,7 @@ type room struct {
 
 // sendReaders sends the readers of the room, and then which of them have come and gone.
 func (c *connection) sendReaders() error {
-	if err := c.gatherReaders(); err != nil || c.buf == nil {
+	if err := c.gatherReaders(); err != nil || c.buf == nil && !c.waits {
 		return err
 	}
 	return c.flushOrEnd()

@@ -16,7 +16,8 @@ type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 // path would be another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
-	rec := &recorder{ResponseWriter: s.patientWriter(w, r), s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
+	w = s.patientWriter(w, r)
+	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // even if the response is aborted
 	end := s.answerRequest(rec, r)
 	if rec.stream != nil {
@@ -24,6 +25,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rec.stream.runStream()
 	}
 	end()
+	if p, ok := w.(*patientStream); ok {
+		_ = p.extend() // an error only means that the response has ended
+	}
 }
 
 // forgetToken removes the token of a request that was admitted, and cookies. A stream would keep it

@@ -75,6 +75,7 @@ type connection struct {
 	buf     *buffer       // pending output, or nil
 	events  int           // number of pending events
 	told    bool          // the live event was sent
+	waits   bool          // something was written and not flushed
 	err     error         // of a write; nothing is written after it
 
 	room   *room // of a stream of a room, else nil
@@ -216,6 +217,7 @@ func (c *connection) gatherBytes(b []byte) {
 
 // writeGathered writes the pending output and returns the buffer to the pool.
 func (c *connection) writeGathered() {
+	c.waits = true
 	if c.err == nil {
 		_, c.err = c.w.Write(c.buf.b)
 	}
@@ -230,12 +232,13 @@ func (c *connection) writeGathered() {
 func (c *connection) flushGathered() error {
 	if c.buf != nil {
 		c.writeGathered()
-	} else if c.events == 0 {
+	} else if !c.waits {
 		return nil
 	}
 	if c.err == nil {
 		c.err = c.rc.Flush()
 	}
+	c.waits = false
 	if c.err != nil {
 		return fmt.Errorf("%w: %w", errWrite, c.err)
 	}

@@ -33,8 +33,11 @@ func (p *patientStream) Write(b []byte) (n int, err error) {
 			return n, err
 		}
 		k, err := p.ResponseWriter.Write(b[n:min(n+streamPiece, len(b))])
-		if n += k; err != nil || n == len(b) {
+		if n += k; err != nil {
 			return n, err
+		}
+		if n == len(b) {
+			return n, p.relax()
 		}
 	}
 }
@@ -44,14 +47,24 @@ func (p *patientStream) FlushError() error {
 	if err := p.extend(); err != nil {
 		return err
 	}
-	return p.rc.Flush()
+	if err := p.rc.Flush(); err != nil {
+		return err
+	}
+	return p.relax()
 }
 
-// extend restarts the write timeout.
-func (p *patientStream) extend() error {
+// extend restarts the write timeout. It must be called before the response ends, too, for what
+// net/http has not sent yet.
+func (p *patientStream) extend() error { return p.setDeadline(time.Now().Add(p.patience)) }
+
+// relax stops the write timeout. Over HTTP/2 it ends a response even if nothing waits to be sent.
+func (p *patientStream) relax() error { return p.setDeadline(time.Time{}) }
+
+// setDeadline sets a write deadline, or that of SetWriteDeadline if that is earlier.
+func (p *patientStream) setDeadline(t time.Time) error {
 	for {
-		deadline, last := time.Now().Add(p.patience), p.last.Load()
-		if last != 0 && last < deadline.UnixNano() {
+		deadline, last := t, p.last.Load()
+		if last != 0 && (t.IsZero() || last < t.UnixNano()) {
 			deadline = time.Unix(0, last)
 		}
 		if err := p.rc.SetWriteDeadline(deadline); err != nil || p.last.Load() == last {

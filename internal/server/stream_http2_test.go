@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -147,6 +149,67 @@ func TestStalledHTTP2Reader(t *testing.T) {
 			if _, err := stalled.nextBefore(deadline); err != nil {
 				break // after what had arrived
 			}
+		}
+	})
+}
+
+// TestQuietHTTP2Stream: a stream on which nothing waits to be sent does not end by the write timeout,
+// however rare its heartbeats are. A revocation still ends it.
+func TestQuietHTTP2Stream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		s, stop := serveHTTP2(t, log, Config{Heartbeat: 5 * time.Minute}, 64<<10)
+		defer stop()
+		fs, end := s.streamTLS("/events?topic=a")
+		defer end()
+		fs.want(t, "live", 0)
+		for i := range 3 {
+			time.Sleep(2 * time.Minute)
+			log.put(t, "a", "p", 1)
+			fs.want(t, "PUT", event.ID(i+1))
+		}
+	})
+}
+
+// TestStalledHTTP2Response: a response ends although its reader takes nothing of it, also if its handler
+// has returned, and the rest of it is with net/http.
+func TestStalledHTTP2Response(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const room = 64 << 10
+		log := newLog()
+		s, stop := serveHTTP2(t, log, Config{}, room)
+		defer stop()
+		log.put(t, "b", "p", 400)
+		get := func(limit int) *http.Response {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("https://localhost/events?topic=b&limit=%d", limit), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Accept", wire.NDJSON)
+			resp, err := s.http.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp
+		}
+		resp := get(400)
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		before, line := inBubble(), len(b)/400
+		for limit := room/line - 5; limit < room/line+40; limit++ {
+			defer get(limit).Body.Close()
+		}
+		synctest.Wait()
+		if n := inBubble(); n < before+20 {
+			t.Fatalf("%d goroutines, %d before: the responses do not wait for their readers", n, before)
+		}
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if n := inBubble(); n > before+2 {
+			t.Errorf("%d goroutines, %d before", n, before)
 		}
 	})
 }

@@ -53,7 +53,19 @@ func (s *Server) awaitCursors(w http.ResponseWriter, r *http.Request) *wire.Erro
 	if s.cfg.Mirror == nil {
 		return nil
 	}
-	return s.awaitPosition(w, r, s.newestCursor(r))
+	problem := s.awaitPosition(w, r, s.newestCursor(r))
+	if problem != nil && problem.Status == http.StatusServiceUnavailable && beginsWithState(r) && s.newestParam(r.URL.RawQuery) <= s.log.Head() {
+		return nil
+	}
+	return problem
+}
+
+// beginsWithState reports whether a request is for a stream that takes a cursor which the log does not
+// have for none, and begins with a state then. An error would end an EventSource for good.
+func beginsWithState(r *http.Request) bool {
+	path := routeOf(rawPath(r))
+	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
+	return ok && form == wire.Stream && (path == "/snapshot" || path == wire.PathRoom)
 }
 
 // awaitSpan is awaitCursors for the positions in the body of a request. The greatest id stands for the

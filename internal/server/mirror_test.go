@@ -119,6 +119,38 @@ func TestAwaitCursors(t *testing.T) {
 	}
 }
 
+// A stream that begins with a state continues with one if the mirror cannot have the cursor of its
+// reader: an EventSource would not come back after an error. What its parameters name is needed.
+func TestStateStreamAheadOfAMirror(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 9)
+	m := &standInMirror{err: wire.Errorf(http.StatusServiceUnavailable, "not yet")}
+	s, stop := serve(t, log, Config{Mirror: m})
+	defer stop()
+	const ahead = "0000000000020"
+	for target, want := range map[string]int{
+		"/snapshot?topic=a":                   http.StatusOK,
+		"/api/room/a":                         http.StatusOK,
+		"/snapshot?topic=a&at=" + ahead:       http.StatusServiceUnavailable,
+		"/events?topic=a":                     http.StatusServiceUnavailable,
+		"/snapshot?topic=a&until=000000000000H": http.StatusServiceUnavailable,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := s.tryGet(ctx, target, "Accept", wire.SSE, wire.HeaderLastEventID, ahead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s, want %d", target, resp.Status, want)
+		}
+		cancel()
+		resp.Body.Close()
+	}
+	if resp := s.get("/snapshot?topic=a", wire.HeaderHeld, ahead); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("without a stream: %s", resp.Status)
+	}
+}
+
 // The same holds for cursors and positions in the body of a request.
 func TestAwaitCursorsOfBodies(t *testing.T) {
 	log := newLog()

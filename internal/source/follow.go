@@ -440,7 +440,7 @@ func (f *follower) endBatch(ctx context.Context) error {
 		return nil
 	}
 	f.setCursor(f.newest)
-	return f.commit(ctx, &batch{})
+	return f.commitReceived(ctx, &batch{})
 }
 
 // An endedError means that the server has ended a connection in the usual way.
@@ -481,7 +481,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		if conn.upstream != nil {
 			f.state.Log = conn.upstream.log
 		}
-		return f.commit(ctx, &batch{})
+		return f.commitReceived(ctx, &batch{})
 	case conn.upstream != nil:
 		return nil
 	case f.state.Cursor == "" && k.First == "" && k.Begin == "":
@@ -492,11 +492,11 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		b := &batch{}
 		b.add(f.gap("the server no longer has the event after which it was asked"), "")
 		if conn.confirmed == "" { // it may still go on from there
-			return f.commit(ctx, b)
+			return f.commitReceived(ctx, b)
 		}
 		// It sends nothing of what it has.
 		f.state.Cursor, f.state.Loose = "", false
-		if err := f.commit(ctx, b); err != nil {
+		if err := f.commitReceived(ctx, b); err != nil {
 			return err
 		}
 		return errNotThere
@@ -510,7 +510,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	f.state.Loose, f.state.Among = false, false
 	b := &batch{}
 	b.add(f.gap(reason), "")
-	return f.commit(ctx, b)
+	return f.commitReceived(ctx, b)
 }
 
 // errNotThere means that a connection does not begin where it was asked to.

@@ -262,7 +262,7 @@ func (f *follower) resyncAt(ctx context.Context, log string, at event.ID, reason
 	}
 	f.state.Restored = f.state.Restored || f.state.Log != "" && f.state.Log != log
 	f.state.Begun, f.state.Log, f.state.Cursor = true, log, cursor.Point().Cursor(log).String()
-	if err := f.commit(ctx, b); err != nil {
+	if err := f.commitReceived(ctx, b); err != nil {
 		return err
 	}
 	return errRecovered

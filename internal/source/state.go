@@ -16,7 +16,7 @@ type state struct {
 	Generation uint32 `json:"generation,omitempty"`
 	Highest    uint64 `json:"highest,omitempty"` // foreign id of the generation, if ids are numbers
 	Seen       int64  `json:"seen,omitempty"`    // events that were noted for repeats
-	Time       int64  `json:"time"`              // of the last commit, µs
+	Time       int64  `json:"time"`              // when events, the cursor or a gap were last stored, µs
 	Loose      bool   `json:"loose,omitempty"`   // events were stored that come after the cursor
 	Shared     int    `json:"shared,omitempty"`  // above 0 if several of the last events in a row have had one id
 	Among      bool   `json:"among,omitempty"`   // and others with the id of the cursor may follow
@@ -59,7 +59,7 @@ func (s *state) encode() []byte {
 // A Status is what the state of a source tells a person.
 type Status struct {
 	Cursor  string
-	Stored  event.Time // of the last commit; 0 if there was none
+	Stored  event.Time // when events, the cursor or a gap were last stored; 0 for never
 	Trouble string     // why there is no connection, "" if there is one
 
 	// So far: the events that were taken, the bytes of their data, gaps, and events that

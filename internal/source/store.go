@@ -116,7 +116,7 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 			return err
 		}
 	}
-	return f.commit(ctx, b)
+	return f.commitReceived(ctx, b)
 }
 
 // sharedEvents is for how many events with ids of their own a source is still taken to give several
@@ -314,6 +314,13 @@ const (
 	maxCommitTime = 10 * time.Second
 )
 
+// commitReceived is commit of what the source has sent up to now, or of a gap that ends now: a later
+// gap begins here.
+func (f *follower) commitReceived(ctx context.Context, b *batch) error {
+	f.state.Time = f.cfg.Now().UnixMicro()
+	return f.commit(ctx, b)
+}
+
 // commit appends drafts and stores the state, both or neither. While the outcome is unknown,
 // the same is committed again, which counts once. If it stays unknown, the follower ends: the
 // next one reads in the log whether the state was stored, and so whether the drafts were.
@@ -321,7 +328,6 @@ func (f *follower) commit(ctx context.Context, b *batch) error {
 	seen, n := f.repeats.takeFresh()
 	f.state.Step++
 	f.state.Seen += n
-	f.state.Time = f.cfg.Now().UnixMicro()
 	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - int64(f.cfg.repeats),
 		Foreign: b.foreign, Log: cmp.Or(b.log, f.state.Log), If: b.after}
 	var failing time.Time

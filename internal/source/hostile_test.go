@@ -11,6 +11,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sourcetest"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -49,7 +50,10 @@ func TestHostileStreams(t *testing.T) {
 			"data: {\"u\":\"\",\"p\":\"x\"}\n\ndata: {\"u\":\"x\",\"p\":null}\n\ndata: {\"u\":[],\"p\":\"x\"}\n\ndata: {\"u\":\".sources\",\"p\":\"src\"}\n\ndata: {\"u\":\".\\u0000\",\"p\":\"src\"}\n\n")},
 		{name: "JSON that is none, and expressions", m: Mapping{Path: ".p"}, serve: text("data: {\n\ndata: " + strings.Repeat("[", 100_000) + "\n\ndata: 1e999999\n\n"), refused: 3},
 		{name: "deep JSON", serve: text("data: " + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + "\n\n"), events: 1},
-		{name: "data that grows as JSON", serve: text("data: " + strings.Repeat("\x01", 900<<10) + "\n\n"), events: 1},
+		{name: "data that grows as JSON", serve: text("data: " + strings.Repeat("\x01", 900<<10) + "\n\n"), refused: 1},
+		{name: "data that grows as JSON, of a long type", serve: text("event: " + strings.Repeat("\x01", 400<<10) + "\ndata: " + strings.Repeat("\x01", 500<<10) + "\n\n"), refused: 1},
+		{name: "an error that has all of the data", m: Mapping{Path: "error(.)"}, serve: text("data: " + strings.Repeat("\x01", 900<<10) + "\n\n"), refused: 1},
+
 		{name: "a large event", serve: text("data: " + long + "\n\n"), events: 1},
 		{name: "a wait of years", serve: text("retry: 99999999999\n\nid: 1\ndata: 1\n\n"), events: 1},
 	}
@@ -80,6 +84,7 @@ func TestHostileStreams(t *testing.T) {
 				t.Errorf("%d events and %d refused, want %d and %d: %.200q, %.300q", len(events), len(aside), tt.events, tt.refused, events, aside)
 			}
 			checkNames(t, cfg.Log.(eacher))
+			checkLines(t, cfg.Log.(eacher))
 		})
 	}
 }
@@ -95,6 +100,20 @@ func checkNames(t *testing.T, db eacher) {
 	err := db.Each(t.Context(), []event.Topic{event.All}, window.Span{To: db.Head()}, func(ev *event.Event) error {
 		if strings.HasPrefix(ev.User, ".") && ev.User != Gaps || strings.ContainsAny(ev.User+ev.Path, "\x00\x01\x1b") {
 			t.Errorf("stored in %q/%q", ev.User, ev.Path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// checkLines checks that clients and mirrors can read each line.
+func checkLines(t *testing.T, db eacher) {
+	t.Helper()
+	err := db.Each(t.Context(), []event.Topic{event.All}, window.Span{To: db.Head()}, func(ev *event.Event) error {
+		if n := len(ev.Line()); n > wire.MaxLine {
+			t.Errorf("event %s of %s has a line of %d bytes", ev.ID, ev.Storage(), n)
 		}
 		return nil
 	})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/jq"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A Mapping says which append becomes of an event. Each field is an expression of jq over
@@ -97,6 +98,9 @@ func (m *Mapper) Map(ctx context.Context, f *Frame, generation uint32) (d event.
 	}
 	if err == nil {
 		d.Value, err = m.valueOf(&x)
+	}
+	if err == nil && len(d.Value) > wire.MaxValue { // no client or mirror reads a longer line
+		err = fmt.Errorf("value must be at most %d bytes long, not %d", wire.MaxValue, len(d.Value))
 	}
 	if err != nil {
 		return d, false, err

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 func mapOne(t *testing.T, m Mapping, f Frame) (event.Draft, bool, error) {
@@ -93,6 +94,29 @@ func TestMapRefuses(t *testing.T) {
 	} {
 		if d, taken, err := mapOne(t, tt.mapping, Frame{Data: []byte(tt.data)}); err == nil || taken {
 			t.Errorf("%s: %+v, %v, %v", name, d, taken, err)
+		}
+	}
+}
+
+// A value may be 1 MiB, which is what a log takes from others, too: data may grow when it becomes JSON,
+// and an expression may make more of it than there is.
+func TestMapLimitsValues(t *testing.T) {
+	longest := strings.Repeat("x", wire.MaxValue-len(`""`))
+	for name, tt := range map[string]struct {
+		mapping Mapping
+		data    string
+		taken   bool
+	}{
+		"the longest value":             {Mapping{}, longest, true},
+		"a longer one":                  {Mapping{}, longest + "x", false},
+		"control characters":            {Mapping{}, strings.Repeat("\x01", 200<<10), false},
+		"fewer control characters":      {Mapping{}, strings.Repeat("\x01", 170<<10), true}, // six bytes each
+		"data that is not UTF-8":        {Mapping{}, strings.Repeat("\xff", 200<<10), false},
+		"an expression that makes more": {Mapping{Value: `"xxxxxxxxxxxxxxxx" * 100000`}, "1", false},
+	} {
+		d, taken, err := mapOne(t, tt.mapping, Frame{ID: "1", Data: []byte(tt.data)})
+		if taken != tt.taken || (err == nil) != tt.taken {
+			t.Errorf("%s: a value of %d bytes, %v, %.200v", name, len(d.Value), taken, err)
 		}
 	}
 }

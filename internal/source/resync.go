@@ -337,6 +337,9 @@ func (m *stateMerge) readState(ctx context.Context, topic event.Topic, at event.
 			if err != nil {
 				return c.wrongAnswer("sent a bad event: %v", err)
 			}
+			if len(ev.Value) > wire.MaxValue {
+				return c.wrongAnswer("sent event %s, whose value is longer than %d bytes", ev.ID, wire.MaxValue)
+			}
 			if s := ev.Storage(); ev.ID > at || ev.Type != event.Put || !topic.Matches(ev.User, ev.Path) || s.Compare(after) <= 0 {
 				return c.wrongAnswer("sent event %s, which is not in the state at %s", ev.ID, at)
 			}

@@ -291,8 +291,14 @@ func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]
 	return f.cfg.Log.Taken(ctx, hashes)
 }
 
-// maxRefusedData is how much of an event that cannot be mapped is kept.
-const maxRefusedData = 16 << 10
+// maxRefusedText is how much is kept of the data of an event that cannot be mapped, of its type and of
+// the error.
+const maxRefusedText = 16 << 10
+
+// refusedText returns the beginning of a text of an event that cannot be mapped.
+func refusedText[T string | []byte](text T) string {
+	return strings.ToValidUTF8(string(text[:min(len(text), maxRefusedText)]), "\uFFFD")
+}
 
 // refusal returns the draft that says that an event cannot be mapped.
 func (f *follower) refusal(fr *Frame, err error) event.Draft {
@@ -301,7 +307,7 @@ func (f *follower) refusal(fr *Frame, err error) event.Draft {
 		ID    string `json:"id,omitempty"`
 		Type  string `json:"type,omitempty"`
 		Data  string `json:"data"`
-	}{err.Error(), fr.ID, fr.Type, strings.ToValidUTF8(string(fr.Data[:min(len(fr.Data), maxRefusedData)]), "\uFFFD")})
+	}{refusedText(err.Error()), fr.ID, refusedText(fr.Type), refusedText(fr.Data)})
 	d := f.note(Refused, value)
 	d.Key = f.cfg.Mapper.defaultKey(fr, f.state.Generation)
 	return d

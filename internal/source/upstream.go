@@ -218,6 +218,8 @@ func (r *upstreamReader) read(f sse.Frame) (Frame, error) {
 		return fr, r.cfg.wrongAnswer("sent event %s, a %s, as %s %s", ev.ID, ev.Type, f.Type, cursor)
 	case ev.ID < r.at:
 		return fr, r.cfg.wrongAnswer("sent event %s after %s", ev.ID, r.at)
+	case len(ev.Value) > wire.MaxValue:
+		return fr, r.cfg.wrongAnswer("sent event %s, whose value is longer than %d bytes", ev.ID, wire.MaxValue)
 	case !matchesAny(r.topics, &ev):
 		return fr, r.cfg.wrongAnswer("sent event %s of %s, which was not asked for", ev.ID, ev.Storage())
 	}

@@ -39,6 +39,13 @@ func liarLine(n event.ID, name string, typ event.Type) string {
 	return string(ev.Line())
 }
 
+// longLiarLine returns the line of an event of the server with a value that is too long.
+func longLiarLine(n event.ID) string {
+	d := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "k", Value: []byte(`"` + strings.Repeat("x", wire.MaxValue-1) + `"`)}
+	ev := event.New(n, 1, d, d.Hash())
+	return string(ev.Line())
+}
+
 func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(wire.HeaderLog, liarLog)
 	switch {
@@ -120,6 +127,7 @@ func TestUpstreamLiesAside(t *testing.T) {
 		{"a later event", liar{410, at, "/snapshot", values(liarLine(at+1, "alice/x", event.Put))}, "not in the state"},
 		{"another topic", liar{410, at, "/snapshot", values(liarLine(3, "bob/x", event.Put))}, "not in the state"},
 		{"two values of a storage", liar{410, at, "/snapshot", values(liarLine(3, "alice/x", event.Put), liarLine(4, "alice/x", event.Put))}, "not in the state"},
+		{"a long value", liar{410, at, "/snapshot", values(longLiarLine(3))}, "is longer than 1048576 bytes"},
 		{"JSON that is none", liar{410, at, "/snapshot", values("{]")}, "cannot be read"},
 		{"no list", liar{410, at, "/snapshot", state(liarCursor(at), "{}")}, "cannot be read"},
 		{"an endless value", liar{410, at, "/snapshot", forever(`{"events":[{"x":"`, "xxxx")}, "cannot be read"},

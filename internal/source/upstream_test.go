@@ -486,6 +486,7 @@ func TestUpstreamLies(t *testing.T) {
 		"a user":           {nil, good + block(at(3), "PUT", line(3, "bob", "k3")), "was not asked for", 1},
 		"a bad cursor":     {nil, good + block("x\x01y", "PUT", line(3, "alice", "k3")), "invalid id", 1},
 		"another's cursor": {nil, good + block(event.CursorOf(3, "ZZZZZZZZZZZZZZZZ").String(), "PUT", line(3, "alice", "k3")), "not of its log", 1},
+		"a long value":     {nil, good + block(at(3), "PUT", longLiarLine(3)), "is longer than 1048576 bytes", 1},
 		"no cursor":        {nil, "event: PUT\ndata: " + line(3, "alice", "k3") + "\n\n", "invalid id", 0},
 		"the beginning":    {map[string]string{"Rstream-From": at(7)}, good, "begins at", 0},
 		"no beginning":     {map[string]string{"Rstream-From": ""}, good, "begins at", 0},

@@ -250,8 +250,10 @@ func (c *Config) checkResponse(conn *connection, resp *http.Response) error {
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return &StreamError{shown, fmt.Sprintf("is compressed with %.40q, which was not asked for", coding), false}
 	}
-	if c.Knobs.Confirm != "" {
-		conn.confirmed = resp.Header.Get(c.Knobs.Confirm)
+	for _, name := range c.Knobs.Confirm {
+		if conn.confirmed == "" {
+			conn.confirmed = resp.Header.Get(name)
+		}
 	}
 	return nil
 }

@@ -488,7 +488,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		reason = "the server's events have no cursor"
 	case hasNoPlace(f.state.Cursor):
 		reason = "the cursor has no place in a topic without events"
-	case k.Confirm != "" && f.state.Cursor != "" && conn.confirmed != f.state.Cursor:
+	case len(k.Confirm) > 0 && f.state.Cursor != "" && conn.confirmed != f.state.Cursor:
 		b := &batch{}
 		b.add(f.gap("the server no longer has the event after which it was asked"), "")
 		if conn.confirmed == "" { // it may still go on from there

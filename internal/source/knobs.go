@@ -36,9 +36,10 @@ type Knobs struct {
 	EndClose bool
 	// Skip are the types of frames that are no events, such as heartbeats.
 	Skip []string
-	// Confirm is the response header with the cursor from which the server sends on. If it
-	// is not the one that was asked for, events may be missing. If empty, there is none.
-	Confirm string
+	// Confirm are the response headers with the cursor from which the server sends on; the
+	// first one that is there counts. If it is not the one that was asked for, events may be
+	// missing. If empty, there is none.
+	Confirm []string
 	// Rstream means that the servers are rstream's, whose streams carry the cursor in their
 	// own way: the other knobs are zero.
 	Rstream bool
@@ -187,9 +188,9 @@ var kinds = []Kind{
 	},
 	{
 		// A hub tells in a header from where it sends on; another one means that it no
-		// longer has the asked one.
+		// longer has the asked one. Before version 1 the header has the other name.
 		Name:  "mercure",
-		Knobs: Knobs{First: "earliest", Confirm: "Mercure-Last-Event-Id"},
+		Knobs: Knobs{First: "earliest", Confirm: []string{"Mercure-Last-Event-Id", "Last-Event-Id"}},
 		fits:  func(u *url.URL) bool { return strings.HasSuffix(u.Path, "/.well-known/mercure") },
 	},
 	{

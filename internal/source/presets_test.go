@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -90,8 +91,11 @@ func TestWikimedia(t *testing.T) {
 // A mercure hub keeps its last events, and says from which one it goes on.
 type mercure struct {
 	n, keeps int
-	silent   bool // the header is missing
+	header   string // in which it says so, if not Mercure-Last-Event-ID
 }
+
+// noHeader is one that means nothing.
+const noHeader = "X-Nothing"
 
 func (s mercure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	asked := r.Header.Get("Last-Event-ID")
@@ -103,9 +107,7 @@ func (s mercure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil || after < s.n-s.keeps {
 		after, confirmed = s.n, "earliest" // it does not send what it still has
 	}
-	if !s.silent {
-		w.Header().Set("Mercure-Last-Event-ID", confirmed)
-	}
+	w.Header().Set(cmp.Or(s.header, "Mercure-Last-Event-ID"), confirmed)
 	io.WriteString(w, ":\n")
 	for i := after + 1; i <= s.n; i++ {
 		fmt.Fprintf(w, "id: urn:%d\ndata: %d\n\n", i, i)
@@ -118,24 +120,28 @@ func (s mercure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestMercure(t *testing.T) {
 	const lost = "the server no longer has the event after which it was asked"
-	events, gaps := follows(t, "mercure", serveFunc(t, mercure{n: 100, keeps: 100}.ServeHTTP))
-	if !slices.Equal(events, numbers(100)) || len(gaps) > 0 {
-		t.Errorf("%d events, gaps %q", len(events), gaps)
+	for _, header := range []string{"", "Last-Event-ID"} { // the latter before version 1
+		events, gaps := follows(t, "mercure", serveFunc(t, mercure{n: 100, keeps: 100, header: header}.ServeHTTP))
+		if !slices.Equal(events, numbers(100)) || len(gaps) > 0 {
+			t.Errorf("header %q: %d events, gaps %q", header, len(events), gaps)
+		}
 	}
-	_, gaps = follows(t, "mercure", serveFunc(t, mercure{n: 50, keeps: 50, silent: true}.ServeHTTP))
+	_, gaps := follows(t, "mercure", serveFunc(t, mercure{n: 50, keeps: 50, header: noHeader}.ServeHTTP))
 	if !slices.Equal(gaps, []string{lost, lost}) { // one for each cut
 		t.Errorf("from a hub that confirms nothing: gaps %q", gaps)
 	}
 	// The hub drops what the follower has not read.
-	db := newLog(t)
-	for _, s := range []mercure{{n: 20, keeps: 20}, {n: 60, keeps: 10}} {
-		if _, err := Follow(t.Context(), followConfig(t, serveFunc(t, s.ServeHTTP), "mercure", db)); err != nil {
-			t.Fatal(err)
+	for _, header := range []string{"", "Last-Event-ID"} {
+		db := newLog(t)
+		for _, s := range []mercure{{n: 20, keeps: 20, header: header}, {n: 60, keeps: 10, header: header}} {
+			if _, err := Follow(t.Context(), followConfig(t, serveFunc(t, s.ServeHTTP), "mercure", db)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	events, gaps = eventsOf(t, db)
-	if want := append(numbers(20), numbers(60)[50:]...); !slices.Equal(events, want) || !slices.Equal(gaps, []string{lost}) {
-		t.Errorf("events %q, gaps %q", events, gaps)
+		events, gaps := eventsOf(t, db)
+		if want := append(numbers(20), numbers(60)[50:]...); !slices.Equal(events, want) || !slices.Equal(gaps, []string{lost}) {
+			t.Errorf("header %q: events %q, gaps %q", header, events, gaps)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // cmdForeign serves the blocks of a file as an event stream that is not rstream's. A
 // connection begins after the block with the id in Last-Event-ID. It ends after CUT blocks,
 // if that is given; otherwise it stays open once the file is sent, and continues with what
-// is added to the file.
+// is added to the file. While the file is away, the answer is 503.
 func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "foreign VAR FILE [CUT]")
 	path, cut := ts.MkAbs(args[1]), 0
@@ -28,6 +28,10 @@ func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
 		cut = n
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(path); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		http.NewResponseController(w).Flush()
 		var changes *fsnotify.Watcher

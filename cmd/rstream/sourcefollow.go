@@ -102,7 +102,8 @@ func (s *sourceSession) Close() error {
 	return s.db.Close()
 }
 
-// takeOver follows the source if no other process does any more.
+// takeOver follows the source if no other process does any more. It waits for a connection, as that
+// process did once it had one: an outage must not end them all, one after the other.
 func (s *sourceSession) takeOver(ctx context.Context) error {
 	db, follows, err := s.a.openSourceFile(ctx)
 	if err != nil || !follows {
@@ -113,6 +114,7 @@ func (s *sourceSession) takeOver(ctx context.Context) error {
 	}
 	old := s.db
 	s.db = db
+	s.limits.Wait = true
 	s.a.note("following %s now", s.a.source.name)
 	return errors.Join(old.Close(), s.follow(ctx))
 }

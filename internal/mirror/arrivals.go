@@ -42,17 +42,20 @@ func (a *arrivals) put(f sse.Frame, err error) bool {
 	defer a.mu.Unlock()
 	if a.err = err; err == nil {
 		a.frames = append(a.frames, f)
-		a.bytes += len(f.Data)
+		a.bytes += len(f.Cursor) + len(f.Type) + len(f.Data)
 	}
 	select {
 	case a.more <- struct{}{}:
 	default:
 	}
-	for !a.stopped && (len(a.frames) >= maxBatch || a.bytes >= maxBatchBytes) {
+	for !a.stopped && a.isFull() {
 		a.room.Wait()
 	}
 	return err == nil && !a.stopped
 }
+
+// isFull reports whether the stream must wait. mu must be held.
+func (a *arrivals) isFull() bool { return len(a.frames) >= maxBatch || a.bytes >= maxBatchBytes }
 
 // take returns the blocks that have arrived and, after the last of them, the error for which
 // no more come.

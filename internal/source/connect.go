@@ -135,7 +135,11 @@ func (c *Config) askForeign(cfg *sse.Config, conn *connection, cursor string, ba
 	if c.Knobs.Resume.Query == "" {
 		cfg.Cursor = c.cursorToSend(cursor)
 	}
-	conn.reader = newFrameReader(&c.Knobs, cursor)
+	asked, err := c.askedUsers()
+	if err != nil {
+		return err
+	}
+	conn.reader = newFrameReader(&c.Knobs, cursor, asked)
 	cfg.Check = func(resp *http.Response) error { return c.checkResponse(conn, resp) }
 	return nil
 }
@@ -192,6 +196,22 @@ func (c *Config) cursorToSend(cursor string) string {
 		return c.Knobs.First
 	}
 	return asked(cursor, c.Knobs.Overlap)
+}
+
+// askedUsers returns the users that the URL asks for, if each has a cursor.
+func (c *Config) askedUsers() (users []string, err error) {
+	if !c.Knobs.Resume.PerUser {
+		return nil, nil
+	}
+	u, err := ParseURL(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	for _, value := range u.Query()[c.Knobs.Resume.Query] {
+		user, _, _ := strings.Cut(value, ":")
+		users = append(users, user)
+	}
+	return users, nil
 }
 
 // request returns the URL of a request.

@@ -26,16 +26,22 @@ type Frame struct {
 	upstream *event.Event // of an rstream server
 }
 
+// size returns about how many bytes of memory the parts of f take that a server determines.
+func (f *Frame) size() int { return len(f.Cursor) + len(f.ID) + len(f.Type) + len(f.Data) }
+
 // A frameReader reads the frames of one connection.
 type frameReader struct {
 	knobs   *Knobs
 	users   userCursors // the cursor, if there is one for each user
+	asked   []string    // the users that were asked for: others get no cursor
 	last    string      // the id of the last event
 	ordinal int
 }
 
-func newFrameReader(k *Knobs, cursor string) *frameReader {
-	r := &frameReader{knobs: k}
+// newFrameReader returns the reader of a connection that begins after a cursor. asked are the users
+// that the URL asks for, if each has a cursor.
+func newFrameReader(k *Knobs, cursor string, asked []string) *frameReader {
+	r := &frameReader{knobs: k, asked: asked}
 	if k.Resume.PerUser {
 		r.users = parseUserCursors(cursor)
 	}
@@ -69,7 +75,10 @@ func (r *frameReader) read(f sse.Frame) Frame {
 		if in.ID == in.Cursor {
 			in.ID = user + ":" + in.Cursor
 		}
-		in.Cursor = r.users.advance(user, in.Cursor)
+		if slices.Contains(r.asked, user) { // or a server that invents users would make the cursor long
+			r.users.advance(user, in.Cursor)
+		}
+		in.Cursor = r.users.String()
 	}
 	if in.Event && in.ID != "" {
 		r.ordinal++
@@ -138,10 +147,11 @@ func dataLine(data []byte, name string) string {
 	return ""
 }
 
-// userOf returns the user in the first data line, which is a URL that begins with one.
+// userOf returns the user in the first data line, which is a URL that begins with one. A user becomes
+// part of an id, so one that is too long for that is none.
 func userOf(data []byte) string {
 	line, _, _ := strings.Cut(string(data), "\n")
-	if u, err := url.Parse(line); err == nil {
+	if u, err := url.Parse(line); err == nil && len(u.Host) <= maxCursor {
 		return u.Host
 	}
 	return ""
@@ -160,13 +170,12 @@ func parseUserCursors(cursor string) userCursors {
 	return users
 }
 
-// advance moves a user's cursor and returns all of them. A number does not go back.
-func (u userCursors) advance(user, at string) string {
+// advance moves a user's cursor. A number does not go back.
+func (u userCursors) advance(user, at string) {
 	before, isNumber := isOrdered(u[user])
 	if now, ok := isOrdered(at); user != "" && !strings.ContainsAny(user+at, " :") && (!ok || !isNumber || now >= before) {
 		u[user] = at
 	}
-	return u.String()
 }
 
 // String returns the form that parseUserCursors parses.

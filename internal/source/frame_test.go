@@ -1,6 +1,7 @@
 package source
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/rstream-dev/rstream/internal/sse"
@@ -36,11 +37,14 @@ func TestReadFrames(t *testing.T) {
 		{"pubky", kind("pubky"), "bob:7 ann:3", []sse.Frame{frame("", false, "PUT", "pubky://ann/pub/x\ncursor: 4\ncontent_hash: h"), frame("", false, "PUT", "pubky://cy/pub/x\ncursor: 1"),
 			frame("", false, "PUT", "pubky://ann/pub/x\ncursor: 2"), frame("", false, "PUT", "no url\ncursor: 9")},
 			[]read{{true, false, "ann:4 bob:7", "ann:4", 0}, {true, false, "ann:4 bob:7 cy:1", "cy:1", 0}, {true, false, "ann:4 bob:7 cy:1", "ann:2", 0}, {true, false, "ann:4 bob:7 cy:1", ":9", 0}}},
+		{"pubky, users that were not asked for", kind("pubky"), "ann:3", []sse.Frame{frame("", false, "PUT", "pubky://eve/pub/x\ncursor: 4"), frame("", false, "PUT", "pubky://"+strings.Repeat("x", maxCursor+1)+"/x\ncursor: 5"),
+			frame("", false, "PUT", "pubky://ann/pub/x\ncursor: 6")},
+			[]read{{true, false, "ann:3", "eve:4", 0}, {true, false, "ann:3", ":5", 0}, {true, false, "ann:6", "ann:6", 0}}},
 		{"a control event", durable, "", []sse.Frame{frame("", false, "data", "1"), frame("", false, "control", `{"next":"5","up":false}`), frame("", false, "control", `{"next":"6","up":true}`)},
 			[]read{{true, false, "", "", 0}, {false, false, "5", "", 0}, {false, true, "6", "", 0}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newFrameReader(&tt.knobs, tt.from)
+			r := newFrameReader(&tt.knobs, tt.from, []string{"ann", "bob", "cy"})
 			for i, f := range tt.frames {
 				in := r.read(f)
 				if got := (read{in.Event, in.End, in.Cursor, in.ID, in.Ordinal}); got != tt.want[i] {

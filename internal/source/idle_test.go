@@ -41,7 +41,7 @@ func readSlowly(t *testing.T, f *follower, block func(n int) string) time.Durati
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := &connection{Session: session, reader: newFrameReader(&f.cfg.Knobs, f.state.Cursor), release: func() {}}
+	conn := &connection{Session: session, reader: newFrameReader(&f.cfg.Knobs, f.state.Cursor, nil), release: func() {}}
 	written := make(chan struct{})
 	go func() {
 		defer close(written)

@@ -269,6 +269,24 @@ func TestPubky(t *testing.T) {
 	}
 }
 
+// A server that invents users does not make the cursor longer.
+func TestPubkyInventedUsers(t *testing.T) {
+	address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 1000 {
+			fmt.Fprintf(w, "event: PUT\ndata: pubky://user%d/pub/x\ndata: cursor: %d\n\n", i, i)
+		}
+		io.WriteString(w, "event: PUT\ndata: pubky://ann/pub/x\ndata: cursor: 7\n\n"+endBlock)
+	})
+	db := newLog(t)
+	if _, err := Follow(t.Context(), followConfig(t, address+"/events-stream?user=ann:5&user=bob", "pubky", db)); err != nil {
+		t.Fatal(err)
+	}
+	status, err := readStatusOf(t, db, "src")
+	if err != nil || status.Events != 1001 || status.Cursor != "ann:7" {
+		t.Errorf("%d events, cursor %.100q, %v", status.Events, status.Cursor, err)
+	}
+}
+
 // Durable Streams by knobs alone: data and the control event after it are stored together.
 func TestDurableStreams(t *testing.T) {
 	address := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {

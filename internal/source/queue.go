@@ -50,7 +50,7 @@ func (q *frameQueue) put(f Frame, err error) (full bool) {
 		q.err = err
 	} else {
 		q.frames = append(q.frames, f)
-		q.bytes += len(f.Data)
+		q.bytes += f.size()
 	}
 	full = q.overLimit()
 	q.mu.Unlock()

@@ -64,14 +64,16 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 		f.since = time.Now()
 	}
 	f.waiting = append(f.waiting, frames...)
-	n, bears := len(f.waiting), false
+	n, bears, size := len(f.waiting), false, 0
 	for n > 0 && !bears {
 		if bears = f.waiting[n-1].Cursor != ""; !bears {
+			size += f.waiting[n-1].size()
 			n--
 		}
 	}
 	hopeless := f.state.Cursor == "" && f.cfg.Knobs.Cursor.In != InEvent
-	if !bears && (hopeless || timedOut || len(f.waiting) >= maxQueuedFrames || time.Since(f.since) > holdTime) {
+	full := len(f.waiting) >= maxQueuedFrames || size >= maxQueuedBytes
+	if !bears && (hopeless || timedOut || full || time.Since(f.since) > holdTime) {
 		n = len(f.waiting)
 	}
 	for n < len(f.waiting) && !f.waiting[n].Event {

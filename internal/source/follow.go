@@ -142,19 +142,22 @@ type follower struct {
 	state   state
 	stored  []byte // the state as it is in the log, nil if it is not
 	repeats *repeats
-	waiting []Frame // frames without a cursor, and when the first of them came
-	since   time.Time
+	waiting []Frame       // without a cursor
+	carried []Frame       // those of the connection before, which may come again
+	tail    looseTail     // what was stored after the cursor
 	contact time.Time     // up to which there was progress, or a connection
 	lasted  time.Duration // how long the last connection did
 
-	batch    bool   // the connection is for a batch
-	newest   string // the cursor once all that belongs before it is there, if there are batches
-	ended    bool   // the history was sent
-	moved    bool   // the connection has brought something
-	fresh    bool   // among it an event with an id that was not stored before
-	wentBack bool   // ids of the connection have, and it was noted
-	nameless bool   // events without ids were stored since the last repeat
-	doubted  bool   // nameless events came before a repeat, and it was noted
+	opened      time.Time // when the connection was
+	keptCarried bool      // carried frames are to be stored now, and may still come again
+	batch       bool      // the connection is for a batch
+	newest      string    // the cursor once all that belongs before it is there, if there are batches
+	ended       bool      // the history was sent
+	moved       bool      // the connection has brought something
+	fresh       bool      // among it an event with an id that was not stored before
+	wentBack    bool      // ids of the connection have, and it was noted
+	nameless    bool      // events without ids were stored since the last repeat
+	doubted     bool      // nameless events came before a repeat, and it was noted
 
 	advanced bool               // it has brought what it had not brought before
 	news     time.Time          // when it last had
@@ -359,9 +362,10 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // readConnection stores what a connection brings until it ends. It returns nil at the end
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
-	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
+	f.newest, f.ended, f.fresh, f.wentBack = f.state.Cursor, false, false, false
 	f.nameless, f.doubted, f.advanced, f.again = false, false, false, nil
-	begun := time.Now()
+	f.beginTail()
+	begun := f.opened
 	f.news = begun
 	defer func() {
 		f.lasted = time.Since(begun)
@@ -414,11 +418,16 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 				return false, err
 			}
 		}
+		if ended != nil {
+			if err := f.endTail(ctx); err != nil {
+				return false, err
+			}
+		}
 		switch {
 		case f.cfg.UntilEnd && f.ended:
 			return false, nil
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
-			return false, nil
+			return false, f.take(ctx, nil, true)
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh && !f.nameless || f.state.Cursor == ""):
 			// Another connection would bring the same again.
 			return true, f.take(ctx, nil, true)
@@ -452,7 +461,7 @@ func (e *endedError) Unwrap() error { return io.EOF }
 // quietTime returns how long to wait for a frame, or for one that brings something new.
 func (f *follower) quietTime() time.Duration {
 	switch {
-	case len(f.waiting) > 0:
+	case len(f.waiting) > 0 || len(f.carried) > 0:
 		return holdTime
 	case f.cfg.UntilEnd && f.cfg.EndIdle > 0:
 		return f.cfg.EndIdle - time.Since(f.news)
@@ -501,7 +510,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		}
 		return errNotThere
 	case f.state.Loose:
-		reason = "the last events had no cursor: some of them may come again, others may be missing"
+		reason = looseGap
 	case f.state.Among:
 		reason = "the server gives several events one id: some with the last one may be missing"
 	default:
@@ -512,6 +521,9 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	b.add(f.gap(reason), "")
 	return f.commitReceived(ctx, b)
 }
+
+// looseGap is why there is a gap after events without a cursor.
+const looseGap = "the last events had no cursor: some of them may come again, others may be missing"
 
 // errNotThere means that a connection does not begin where it was asked to.
 var errNotThere = errors.New("the server does not have the cursor")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rstream-dev/rstream/event"
@@ -24,6 +25,7 @@ type Frame struct {
 	Data    []byte
 
 	upstream *event.Event // of an rstream server
+	came     time.Time    // when it first did, if it waits for a cursor
 }
 
 // size returns about how many bytes of memory the parts of f take that a server determines.

@@ -60,10 +60,9 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	if len(frames) > 0 {
 		f.moved = true
 	}
-	if len(f.waiting) == 0 {
-		f.since = time.Now()
+	if err := f.addWaiting(ctx, frames, timedOut); err != nil {
+		return err
 	}
-	f.waiting = append(f.waiting, frames...)
 	n, bears, size := len(f.waiting), false, 0
 	for n > 0 && !bears {
 		if bears = f.waiting[n-1].Cursor != ""; !bears {
@@ -72,8 +71,9 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 		}
 	}
 	hopeless := f.state.Cursor == "" && f.cfg.Knobs.Cursor.In != InEvent
-	full := len(f.waiting) >= maxQueuedFrames || size >= maxQueuedBytes
-	if !bears && (hopeless || timedOut || full || time.Since(f.since) > holdTime) {
+	full := len(f.waiting)-n >= maxQueuedFrames || size >= maxQueuedBytes
+	late := n < len(f.waiting) && time.Since(f.waiting[n].came) > holdTime
+	if full || late || !bears && (hopeless || timedOut) {
 		n = len(f.waiting)
 	}
 	for n < len(f.waiting) && !f.waiting[n].Event {
@@ -84,8 +84,13 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	}
 	done := f.waiting[:n]
 	f.waiting = append([]Frame(nil), f.waiting[n:]...)
-	f.since = time.Now()
-	return f.store(ctx, done)
+	if err := f.store(ctx, done); err != nil {
+		return err
+	}
+	if f.keptCarried { // they may still come again
+		f.keptCarried, f.opened, f.tail.next = false, time.Now(), 0
+	}
+	return nil
 }
 
 // store commits frames.
@@ -136,7 +141,7 @@ func (f *follower) moveCursor(fr *Frame) {
 	case fr.Cursor != "" && batches:
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
-		f.state.Loose = false
+		f.state.Loose, f.tail.next = false, 0
 		switch {
 		case fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{}):
 			f.state.Shared = sharedEvents
@@ -157,6 +162,9 @@ func (f *follower) moveCursor(fr *Frame) {
 func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[event.Hash]event.ID) {
 	if fr.upstream != nil {
 		f.addUpstream(b, fr)
+		return
+	}
+	if f.wasStored(fr) {
 		return
 	}
 	found := f.classify(fr, f.state.Highest)

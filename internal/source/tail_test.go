@@ -1,0 +1,114 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
+)
+
+// A listLog keeps the values of events, and "gap" for a gap, in a list.
+type listLog struct {
+	blindLog
+	values []string
+}
+
+func (l *listLog) AppendFrom(_ context.Context, _ *cache.SourceMove, drafts []event.Draft) ([]event.Receipt, error) {
+	for i := range drafts {
+		value := string(drafts[i].Value)
+		if drafts[i].User == Gaps {
+			value = "gap"
+		}
+		l.values = append(l.values, value)
+	}
+	return nil, nil
+}
+
+// A part of a stream is what comes after some time.
+type part struct {
+	after time.Duration
+	text  string
+}
+
+// readParts makes f read a connection that ends cleanly after its parts.
+func readParts(t *testing.T, f *follower, parts ...part) {
+	t.Helper()
+	body, w := io.Pipe()
+	answer := func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: body, Request: r}, nil
+	}
+	session, err := sse.Open(t.Context(), sse.Config{URL: "http://x.example", HTTP: &http.Client{Transport: roundTripper(answer)}, Idle: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for _, p := range parts {
+			time.Sleep(p.after)
+			if _, err := io.WriteString(w, p.text); err != nil {
+				return
+			}
+		}
+		w.Close()
+	}()
+	conn := &connection{Session: session, reader: newFrameReader(&f.cfg.Knobs, f.state.Cursor, nil), release: func() {}}
+	if _, err := f.readConnection(t.Context(), conn); !errors.Is(err, io.EOF) {
+		t.Fatalf("a connection has ended with %v", err)
+	}
+}
+
+// Events after the last cursor are stored once, whether the server sends them again with each
+// connection or not, and however short its connections are.
+func TestTailWithoutCursor(t *testing.T) {
+	again := func(n int, parts ...part) (connections [][]part) {
+		for range n {
+			connections = append(connections, parts)
+		}
+		return connections
+	}
+	const first = "id: 1\ndata: 1\n\n"
+	for _, tt := range []struct {
+		name        string
+		connections [][]part
+		want        string
+	}{
+		{"short connections that send the tail again", append([][]part{{{0, first + "data: 2\n\n"}}}, again(8, part{0, "data: 2\n\n"})...), "1 2"},
+		{"short connections that send everything again", again(9, part{0, first + "data: 2\n\n"}), "1 2"},
+		{"long connections that send the tail again", append([][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}}, again(4, part{0, "data: 2\n\n"}, part{3 * time.Second, ""})...), "1 2"},
+		{"a tail that becomes longer", [][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}, {{0, "data: 2\n\ndata: 3\n\n"}, {3 * time.Second, ""}}, {{0, "data: 2\n\ndata: 3\n\nid: 4\ndata: 4\n\n"}}}, "1 2 3 4"},
+		{"a tail of which a part waits at the end", append([][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, "data: 3\n\n"}}}, again(4, part{0, "data: 2\n\ndata: 3\n\n"})...), "1 2 3"},
+		{"a tail that comes again in part", [][]part{{{0, first + "data: 2\n\ndata: 3\n\n"}}, {{0, "data: 2\n\nid: 4\ndata: 4\n\n"}}}, "1 2 3 4"},
+		{"a tail that is not sent again by short connections", append([][]part{{{0, first + "data: 2\n\n"}}}, again(5, part{0, ": x\n\n"})...), "1 2"},
+		{"a tail that is not sent again", [][]part{{{0, first + "data: 2\n\n"}}, {{3 * time.Second, ""}}, {{0, "id: 3\ndata: 3\n\n"}}}, "1 2 3"},
+		{"a tail that is sent again late", [][]part{{{0, first + "data: 2\n\n"}}, {{3 * time.Second, ""}, {0, "data: 2\n\nid: 3\ndata: 3\n\n"}}}, "1 2 3"},
+		{"equal events, each of them new", again(3, part{0, first}, part{3 * time.Second, "data: 2\n\n"}, part{3 * time.Second, "data: 2\n\n"}, part{3 * time.Second, ""}), "1 2 2 2 2 2 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, err := NewMapper("src", Mapping{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				log := &listLog{}
+				cfg := FollowConfig{Config: Config{URL: "http://x.example"}, Name: "src", Log: log, Mapper: m, Now: time.Now, repeats: 100}
+				f := &follower{cfg: cfg, repeats: newRepeats(cfg.repeats, nil)}
+				for _, parts := range tt.connections {
+					readParts(t, f, parts...)
+					time.Sleep(700 * time.Millisecond)
+				}
+				got := slices.DeleteFunc(slices.Clone(log.values), func(s string) bool { return s == "gap" })
+				if strings.Join(got, " ") != tt.want {
+					t.Errorf("stored %q, want %s", log.values, tt.want)
+				}
+			})
+		})
+	}
+}

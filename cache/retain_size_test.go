@@ -53,3 +53,38 @@ func TestRetainedSize(t *testing.T) {
 		}
 	}
 }
+
+// If hashes and the state alone are larger than the file may be, some history stays, however often
+// retention looks, and that is said once.
+func TestRetainedHistoryStays(t *testing.T) {
+	const maxBytes = 4 << 20 // a block of events takes almost a quarter
+	db := openServer(t)
+	add := func(blocks int) {
+		for range 2 * blocks {
+			var ds []event.Draft
+			for i := range event.BlockSize / 2 {
+				ds = append(ds, draft("alice", fmt.Sprint("p/", i%7), fmt.Sprint(db.Head(), " ", i)))
+			}
+			mustAppend(t, db, ds...)
+		}
+	}
+	said := 0
+	cfg := Retention{MaxBytes: maxBytes, Outgrown: func() { said++ }}
+	add(20) // their hashes take more than three quarters
+	for round := range 3 {
+		if err := db.RetainOnce(context.Background(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		horizon, err := db.Horizon(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := (db.Head() - horizon) / event.BlockSize; kept != 1 {
+			t.Errorf("round %d: %d blocks are kept", round, kept)
+		}
+		add(1)
+	}
+	if said != 3 { // each call of RetainOnce is one of its own
+		t.Errorf("said %d times, want 3", said)
+	}
+}

@@ -18,8 +18,13 @@ type Retention struct {
 	// DEL. Values of other topics may have any age.
 	TTL []TTL
 	// MaxBytes is the maximum size of the file in bytes, excluding its write-ahead log:
-	// the oldest history is dropped until the file fits. If zero, any size.
+	// the oldest history is dropped until the file fits. Hashes, the origins of events and
+	// the state stay, and about a quarter of MaxBytes stays for history: if all that does
+	// not fit, the file is larger. If zero, any size.
 	MaxBytes int64
+	// Outgrown is called once if the file stays larger than MaxBytes. If nil, it is not
+	// reported.
+	Outgrown func()
 	// Horizon returns the horizon of a mirrored log at its server: history below it is
 	// dropped here, too. If nil, it stays.
 	Horizon func() event.ID
@@ -54,7 +59,7 @@ func (r Retention) None() bool { return r.policy().None() }
 
 // policy returns r as a retention.Policy.
 func (r Retention) policy() retention.Policy {
-	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Horizon: r.Horizon, Decider: r.Decider, Damaged: r.Damaged}
+	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Outgrown: r.Outgrown, Horizon: r.Horizon, Decider: r.Decider, Damaged: r.Damaged}
 	for _, t := range r.TTL {
 		p.TTL = append(p.TTL, retention.Rule(t))
 	}

@@ -18,6 +18,13 @@ func (a *app) startRetention(ctx context.Context, working *sync.WaitGroup, log *
 			a.note("%s", text)
 		}
 	}
+	outgrown := false
+	r.Outgrown = func() { // by the same one
+		if !outgrown {
+			outgrown = true
+			a.note("the file stays larger than %s: hashes and the current state take most of it", formatSize(r.MaxBytes))
+		}
+	}
 	working.Go(func() { a.keepUp(ctx, log.Snapshots().KeepStates) })
 	working.Go(func() { a.keepUp(ctx, func(ctx context.Context) error { return log.Retain(ctx, r) }) })
 }

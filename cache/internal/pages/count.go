@@ -168,6 +168,13 @@ func StretchEnd(ctx context.Context, tx *sql.Tx, after event.ID, n int) (event.I
 	return max(first-1, after+1), err
 }
 
+// Size returns how many bytes the rows of the pages take that begin in a span. It reads no line.
+func Size(ctx context.Context, tx *sql.Tx, span window.Span) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(length(entries) + length(lines)), 0) FROM page WHERE first > ? AND first <= ?`,
+		int64(span.From), int64(span.To)).Scan(&n)
+	return n, err
+}
+
 // CountText returns how many bytes the lines of some pages have together. It reads no line.
 func CountText(ctx context.Context, tx *sql.Tx, keys []int64) (n int64, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(length(p.lines)), 0)

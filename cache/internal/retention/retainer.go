@@ -22,6 +22,8 @@ type Policy struct {
 	History  time.Duration // maximum age of events; if zero, any
 	TTL      []Rule
 	MaxBytes int64 // maximum size of the file; if zero, any
+	// Outgrown is called once if the file stays larger than MaxBytes. If nil, nothing is said.
+	Outgrown func()
 	// Horizon returns the position below which another server has dropped the history of
 	// the log, which is then dropped here, too. If nil, no other server decides.
 	Horizon func() event.ID
@@ -136,6 +138,8 @@ type Retainer struct {
 	steps   int
 	cleared event.ID        // the horizon below which only events are left
 	damaged map[string]bool // the damage that was reported
+
+	outgrown bool // it was reported that the file stays larger than MaxBytes
 }
 
 // skipDamage reports damage, which retention then goes past.

@@ -2,14 +2,20 @@ package retention
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
-// trimToSize advances the horizon, block by block, until the used part of the file fits.
-// The state and the hashes stay below the horizon: if these alone are too large, all
-// sealed history goes.
+// historyShare is the part of the maximum size that stays for history: a log whose hashes alone are
+// larger than the file may be would otherwise lose each block as soon as it is sealed.
+const historyShare = 4
+
+// trimToSize advances the horizon, block by block, until the used part of the file fits, or
+// little history is left. The state, the hashes and the origins of events stay below the horizon.
 func (r *Retainer) trimToSize(ctx context.Context) error {
 	for {
 		size, err := r.history.file.Size(ctx)
@@ -24,6 +30,18 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 		if next > at.indexed {
 			return nil
 		}
+		sealed, open, err := r.history.eventSizes(ctx, window.Span{From: at.horizon, To: at.indexed})
+		if err != nil {
+			return err
+		}
+		least := r.cfg.MaxBytes / historyShare
+		if size.Used()-sealed-open > r.cfg.MaxBytes-least && sealed <= least {
+			if !r.outgrown && r.cfg.Outgrown != nil {
+				r.cfg.Outgrown()
+			}
+			r.outgrown = true
+			return nil
+		}
 		if err := r.history.MoveHorizon(ctx, next); err != nil {
 			return err
 		}
@@ -31,6 +49,25 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// eventSizes returns how many bytes the events of a span of sealed blocks take, about, by those of its
+// oldest and its newest block, and how many those after it do.
+func (h *History) eventSizes(ctx context.Context, span window.Span) (sealed, open int64, err error) {
+	err = h.file.View(ctx, func(tx *sql.Tx) error {
+		oldest, err := pages.Size(ctx, tx, window.Span{From: span.From, To: span.From + event.BlockSize})
+		if err != nil {
+			return err
+		}
+		newest, err := pages.Size(ctx, tx, window.Span{From: span.To - event.BlockSize, To: span.To})
+		if err != nil {
+			return err
+		}
+		sealed = (oldest + newest) / 2 * (int64(span.To-span.From) / event.BlockSize)
+		open, err = pages.Size(ctx, tx, window.Span{From: span.To, To: event.MaxID})
+		return err
+	})
+	return sealed, open, err
 }
 
 // Free pages are kept for new appends if they are no more than shrinkLeast bytes, or than one

@@ -129,10 +129,10 @@ func TestStateStreamAheadOfAMirror(t *testing.T) {
 	defer stop()
 	const ahead = "0000000000020"
 	for target, want := range map[string]int{
-		"/snapshot?topic=a":                   http.StatusOK,
-		"/api/room/a":                         http.StatusOK,
-		"/snapshot?topic=a&at=" + ahead:       http.StatusServiceUnavailable,
-		"/events?topic=a":                     http.StatusServiceUnavailable,
+		"/snapshot?topic=a":                     http.StatusOK,
+		"/api/room/a":                           http.StatusOK,
+		"/snapshot?topic=a&at=" + ahead:         http.StatusServiceUnavailable,
+		"/events?topic=a":                       http.StatusServiceUnavailable,
 		"/snapshot?topic=a&until=000000000000H": http.StatusServiceUnavailable,
 	} {
 		ctx, cancel := context.WithCancel(t.Context())

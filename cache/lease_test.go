@@ -312,11 +312,57 @@ func TestEndAgain(t *testing.T) {
 	mustDo(t, l.Commit)
 	checkList(t, "again", db, "alice committed 0-3")
 	live := mustFollow(t, db, 3, "alice", "bob")
-	wantError(t, "cancelled", live.Leave(ctx, topics(t, "bob")), context.Canceled)
 	wantError(t, "cancelled", live.Join(ctx, topics(t, "zed")), context.Canceled)
 	mustApply(t, live, 5)
 	checkList(t, "cancelled", db, "alice committed 0-3, alice live 3-5…, bob live 3-5…")
 	mustDo(t, live.Commit)
+}
+
+// A topic has left even if that could not be stored: its window stays where it is, since its
+// events are not requested any more. A later Apply, Leave or Commit commits it.
+func TestLeaveFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	next := map[string]func(l *Lease) error{
+		"Apply":  func(l *Lease) error { _, err := l.Apply(context.Background(), nil, 9); return err },
+		"Join":   func(l *Lease) error { return l.Join(context.Background(), topics(t, "bob")) },
+		"Leave":  func(l *Lease) error { return l.Leave(context.Background(), topics(t, "zed")) },
+		"Commit": func(l *Lease) error { return l.Commit(context.Background()) },
+	}
+	for name, want := range map[string]string{
+		"Apply":  "bob committed 3-5, alice live 3-9…",
+		"Join":   "alice live 3-5…, bob live 3-5…, bob live 5-5…",
+		"Leave":  "bob committed 3-5, alice live 3-5…",
+		"Commit": "alice committed 3-5, bob committed 3-5",
+	} {
+		db := openClient(t)
+		l := mustFollow(t, db, 3, "alice", "bob")
+		mustApply(t, l, 5, madeEvent("bob", "x", 4))
+		wantError(t, name, l.Leave(ctx, topics(t, "bob")), context.Canceled)
+		if err := next[name](l); err != nil {
+			t.Fatal(err)
+		}
+		checkList(t, "left before "+name, db, want)
+	}
+}
+
+// The windows of topics that have left are not those of topics that join again, not even if
+// they could not be committed in between.
+func TestLeaveFailsAndJoin(t *testing.T) {
+	db := openClient(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	l := mustFollow(t, db, 3, "alice", "bob")
+	mustApply(t, l, 5)
+	wantError(t, "cancelled", l.Leave(ctx, topics(t, "bob")), context.Canceled)
+	mustApply(t, l, 8) // without the events of bob
+	if err := l.Join(context.Background(), topics(t, "bob")); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "cancelled", l.Leave(ctx, topics(t, "alice")), context.Canceled)
+	mustApply(t, l, 9, madeEvent("bob", "x", 9))
+	checkList(t, "joined again", db, "bob committed 3-5, alice committed 3-8, bob live 8-9…")
+	mustDo(t, l.Commit)
 }
 
 func TestFailedWindow(t *testing.T) {

@@ -152,8 +152,14 @@ func (m *clientModel) leave(t *rapid.T) {
 	if !l.live {
 		t.Skip("not live")
 	}
-	if err := l.Leave(context.Background(), []event.Topic{gone}); err != nil {
-		t.Fatalf("%v", err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	fails := rapid.Bool().Draw(t, "fails")
+	if fails {
+		cancel()
+	}
+	if err := l.Leave(ctx, []event.Topic{gone}); fails != errors.Is(err, context.Canceled) && !l.ended {
+		t.Fatalf("fails: %v, %v", fails, err)
 	}
 	l.topics = slices.DeleteFunc(slices.Clone(l.topics), func(u event.Topic) bool { return u == gone })
 }

@@ -49,7 +49,8 @@ type Lease struct {
 	db      *DB
 	rows    []int64 // one for each topic
 	topics  []event.Topic
-	span    window.Span // the span to fill; To is event.MaxID while live
+	left    []leftWindow // of topics that have left, not committed yet
+	span    window.Span  // the span to fill; To is event.MaxID while live
 	reached event.ID
 	leaves  *leafBuilders // nil if the lease makes no leaves
 	live    bool
@@ -58,6 +59,12 @@ type Lease struct {
 	marked  event.Point
 
 	distrusted bool
+}
+
+// A leftWindow is a live window of a topic that has left its lease.
+type leftWindow struct {
+	row int64
+	at  event.ID // where the topic left
 }
 
 // Copying means that the events come from another file and are not counted as fetched.
@@ -279,10 +286,16 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 				return err
 			}
 		}
-		if err := tally(tx, fetched); err != nil || !ends {
+		if err := tally(tx, fetched); err != nil {
 			return err
 		}
-		return l.commitRows(tx, rows, reached)
+		switch {
+		case ends:
+			return l.commitRows(tx, rows, reached)
+		case len(l.left) > 0:
+			return l.commitRows(tx, nil, reached)
+		}
+		return nil
 	})
 	if err != nil {
 		if l.leaves != nil {
@@ -291,7 +304,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
 	l.db.snapshots.EventsStored(evs, storages, places, removed)
-	l.rows, l.reached, l.ended = rows, reached, ends
+	l.rows, l.reached, l.ended, l.left = rows, reached, ends, nil
 	return added, nil
 }
 
@@ -448,13 +461,14 @@ func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause an
 	return nil
 }
 
-// commitWindows commits rows at the lease's position. Rows that the lease has lost were
-// committed by the process that took them.
+// commitWindows commits rows at the lease's position, and the windows of topics that have
+// left. Rows that the lease has lost were committed by the process that took them.
 func (l *Lease) commitWindows(ctx context.Context, rows []int64) error {
 	err := l.db.file.Update(ctx, func(tx *sql.Tx) error { return l.commitRows(tx, rows, l.reached) })
 	if err != nil {
 		return fmt.Errorf("commit the window: %w", err)
 	}
+	l.left = nil
 	return nil
 }
 
@@ -462,6 +476,11 @@ func (l *Lease) commitWindows(ctx context.Context, rows []int64) error {
 func (l *Lease) commitRows(tx *sql.Tx, rows []int64, reached event.ID) error {
 	for _, id := range rows {
 		if _, err := tx.Exec(commitWindow, reached, id, l.db.file.OwnerName()); err != nil {
+			return err
+		}
+	}
+	for _, w := range l.left {
+		if _, err := tx.Exec(commitWindow, w.at, w.row, l.db.file.OwnerName()); err != nil {
 			return err
 		}
 	}
@@ -495,23 +514,21 @@ func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
 	return nil
 }
 
-// Leave commits the live windows of topics at their position and removes them from l.
+// Leave removes topics from l and commits their live windows at their position. If Leave
+// returns an error, the topics have left all the same: a later Apply, Leave or Commit commits
+// their windows where they left.
 func (l *Lease) Leave(ctx context.Context, topics []event.Topic) error {
 	if l.ended {
 		return nil
 	}
 	var keep Lease
-	var gone []int64
 	for i, t := range l.topics {
 		if slices.Contains(topics, t) {
-			gone = append(gone, l.rows[i])
+			l.left = append(l.left, leftWindow{l.rows[i], l.reached})
 			continue
 		}
 		keep.topics, keep.rows = append(keep.topics, t), append(keep.rows, l.rows[i])
 	}
-	if err := l.commitWindows(ctx, gone); err != nil {
-		return err
-	}
 	l.topics, l.rows = keep.topics, keep.rows
-	return nil
+	return l.commitWindows(ctx, nil)
 }

@@ -192,7 +192,8 @@ func (l *liveCursor) releaseFollower(f *follower) error {
 }
 
 // leaveTopics removes topics that have no follower from the lease, and ends the lease if
-// there are no others. The caller holds mu.
+// there are no others. If it returns an error, they are removed all the same: the lease
+// commits their windows later, and the other followers go on. The caller holds mu.
 func (l *liveCursor) leaveTopics(gone []event.Topic) error {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
@@ -299,9 +300,6 @@ func (l *liveCursor) endRefused(refused refusedTopics) {
 	err := l.leaveTopics(gone)
 	for f, cause := range causes {
 		f.fail(joinErrors(cause, err))
-	}
-	if err != nil {
-		l.endWith(err)
 	}
 }
 

@@ -157,6 +157,45 @@ func TestJoinCosts(t *testing.T) {
 	}
 }
 
+// A tail that ends while the file is busy takes nothing from the others, and a later tail of its
+// topic gets what has happened since.
+func TestTailEndsWhileFileIsBusy(t *testing.T) {
+	noLeaks(t)
+	defer func(d time.Duration) { releaseTime = d }(releaseTime)
+	releaseTime = 0 // windows are released too late
+	f := newFixture(t)
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	bobCtx, cancelBob := context.WithCancel(ctx)
+	defer cancel()
+	alice, bob := follow(ctx, c, mustTopic(t, "alice")), follow(bobCtx, c, mustTopic(t, "bob"))
+	putBoth := func() { // a tail of alice that has its events is past those of bob
+		f.put("bob/x", 5)
+		f.put("alice/x", 5)
+	}
+	putBoth()
+	alice.wait(t, 5)
+	bob.wait(t, 5)
+	cancelBob()
+	<-bob.ended
+	putBoth()
+	alice.wait(t, 10)
+	again := follow(ctx, c, mustTopic(t, "bob"))
+	again.wait(t, 10)
+	putBoth()
+	alice.wait(t, 15)
+	again.wait(t, 15)
+	cancel()
+	<-alice.ended
+	<-again.ended
+	sameEvents(t, "alice", alice.lines, f.truth("alice", "", ""))
+	sameEvents(t, "bob", again.lines, f.truth("bob", "", ""))
+	if n := c.Stats().Events; n != 30 {
+		t.Errorf("%d events came, want 30", n)
+	}
+}
+
 // Events held when a tail begins are not requested, whichever of its topics they belong
 // to.
 func TestTailOfHeld(t *testing.T) {

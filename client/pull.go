@@ -301,8 +301,9 @@ func (c *Client) isOfLiar(o *openPage) bool {
 	return o.err == nil && len(c.cfg.Servers) > 1 && c.isAside(o.base)
 }
 
-// releaseTime is how long releasing a window may take after the work was cancelled.
-const releaseTime = 5 * time.Second
+// releaseTime is how long releasing a window may take after the work was cancelled. It is a
+// variable for the tests.
+var releaseTime = 5 * time.Second
 
 // giveUp releases a window. After a gap or a cancelled request another call can continue
 // it. An error that the server would repeat is stored in it; the cause for which ctx ended is

@@ -122,8 +122,9 @@ func (w *batchWriter) appendReceived(evs []event.Event) error {
 	return nil
 }
 
-// stateChunk is how many events of a state are stored at a time.
-const stateChunk = 4096
+// stateChunk is how many events of a state are stored at a time. It is a variable for the
+// tests.
+var stateChunk = 4096
 
 // BeginAt makes the file of a mirror what a log is whose horizon has just become at, with the
 // last event at or before it at time t: state yields the state there, in any order. What the
@@ -213,7 +214,11 @@ func (b *beginner) storeState(ctx context.Context, state iter.Seq2[event.Event, 
 			some = some[:0]
 		}
 	}
-	return b.storeSome(some)
+	if err := b.storeSome(some); err != nil {
+		return err
+	}
+	b.db.tables.Pages.ForgetPage() // what comes next does not belong to the state
+	return nil
 }
 
 func (b *beginner) storeSome(evs []event.Event) error {

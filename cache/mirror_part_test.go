@@ -177,6 +177,31 @@ func TestPartMirror(t *testing.T) {
 	}
 }
 
+// What a mirror of some topics receives after a state is not put into a page of the state.
+func TestPartMirrorAfterState(t *testing.T) {
+	setStateChunk(t, 2)
+	for _, reopen := range []bool{false, true} {
+		t.Run(fmt.Sprint("opened again ", reopen), func(t *testing.T) {
+			mirrored := []string{"zed", "zoe", "alice", "bob"}
+			m := newPartMirroring(t, mirrored...)
+			m.growApart(t)
+			mustAppend(t, m.log, drafts("alice", "x", "more", 10)...)
+			if err := m.log.RetainOnce(t.Context(), Retention{Horizon: func() event.ID { return event.BlockSize }}); err != nil {
+				t.Fatal(err)
+			}
+			m.beginPart(t)
+			if reopen {
+				if err := m.mirror.Close(); err != nil {
+					t.Fatal(err)
+				}
+				m.openPart(t, mirrored...)
+			}
+			m.followPart(t)
+			m.checkPart(t, "received", mirrored...)
+		})
+	}
+}
+
 // beginPart makes the mirror begin at the horizon of the log, with the state of its topics.
 func (m *mirroring) beginPart(t *testing.T) {
 	t.Helper()

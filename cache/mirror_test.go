@@ -273,6 +273,56 @@ func TestMirror(t *testing.T) {
 	m.check(t, "opened at last")
 }
 
+// growApart appends a block whose state, in chunks of two events, fills pages that overlap. The last
+// page begins before another one and ends with the last event of the block.
+func (m *mirroring) growApart(t *testing.T) {
+	t.Helper()
+	put := func(user string, n int) {
+		t.Helper()
+		m.n++
+		mustAppend(t, m.log, drafts(user, "x", fmt.Sprint(m.n), n)...)
+	}
+	put("zed", 1)
+	put("alice", 1)
+	put("bob", event.BlockSize-3)
+	put("zoe", 1)
+}
+
+// setStateChunk sets how many events of a state are stored at a time, until the test ends.
+func setStateChunk(t *testing.T, n int) {
+	t.Helper()
+	before := stateChunk
+	stateChunk = n
+	t.Cleanup(func() { stateChunk = before })
+}
+
+// What a mirror receives after a state is not put into a page of the state, since another one may
+// begin within it: neither by the process that has stored the state, nor by the next.
+func TestMirrorAfterState(t *testing.T) {
+	setStateChunk(t, 2)
+	for _, reopen := range []bool{false, true} {
+		t.Run(fmt.Sprint("opened again ", reopen), func(t *testing.T) {
+			m := newMirroring(t)
+			m.growApart(t)
+			m.grow(t, 10)
+			if err := m.log.RetainOnce(t.Context(), Retention{Horizon: func() event.ID { return event.BlockSize }}); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.begin(t); err != nil {
+				t.Fatal(err)
+			}
+			if reopen {
+				if err := m.mirror.Close(); err != nil {
+					t.Fatal(err)
+				}
+				m.open(t)
+			}
+			m.follow(t)
+			m.check(t, "received")
+		})
+	}
+}
+
 // A seed of a log, of its mirror or of a backup is the file of a mirror, which receives only what
 // it lacks.
 func TestMirrorSeed(t *testing.T) {

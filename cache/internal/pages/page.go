@@ -27,6 +27,10 @@ type page struct {
 func (p *page) first() event.ID { return p.entries[0].id }
 func (p *page) last() event.ID  { return p.entries[len(p.entries)-1].id }
 
+// isUnbroken reports whether p has an entry for each id from its first to its last one, so that no
+// other page begins between them.
+func (p *page) isUnbroken() bool { return int(p.last()-p.first()) == len(p.entries)-1 }
+
 // line returns the line of e, nil if the lines were not read.
 func (p *page) line(e *entry) []byte {
 	if p.lines == nil {

@@ -41,7 +41,9 @@ func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (places 
 }
 
 // Append stores new events, whose ids ascend from the last one that was stored, and returns
-// where they are. It reads and writes no postings: PostBlock does, once for a whole block.
+// where they are. If that one was stored by Store, ForgetPage must be called before, so that no
+// page of Append overlaps others. Append reads and writes no postings: PostBlock does, once for
+// a whole block.
 func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) (places []Posted, err error) {
 	if err := checkAscending(evs); err != nil {
 		return nil, err
@@ -52,8 +54,9 @@ func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) (places
 	}
 	b := t.newBatch(tx)
 	if b.open == nil && len(fresh) > 0 {
-		// A page that retention has moved is newer, but has events from before.
-		if p := b.newestPage(); p != nil && p.last()+1 == fresh[0].id {
+		// The newest page may be one that retention has moved, or one of the state with which a
+		// mirror begins: then others may begin within it, and scans would not find what follows.
+		if p := b.newestPage(); p != nil && p.last()+1 == fresh[0].id && p.isUnbroken() {
 			b.open = p
 		}
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -321,6 +322,58 @@ func TestMirrorAfterState(t *testing.T) {
 			m.check(t, "received")
 		})
 	}
+}
+
+// An earlier version has put what a mirror received after a state into the last page of the state,
+// within which another one begins. It is found there.
+func TestMirrorStateContinued(t *testing.T) {
+	m := newMirroring(t)
+	m.growApart(t)
+	m.grow(t, 10)
+	if err := m.log.RetainOnce(t.Context(), Retention{Horizon: func() event.ID { return event.BlockSize }}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.begin(t); err != nil {
+		t.Fatal(err)
+	}
+	var parts [2][]event.Event // each is stored in a page
+	for ev, err := range stateOf(t.Context(), m.log, event.BlockSize) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := 0
+		if ev.ID == 1 || ev.ID == event.BlockSize {
+			i = 1
+		}
+		parts[i] = append(parts[i], ev)
+	}
+	span := window.Span{From: event.BlockSize, To: m.log.Head()}
+	parts[1] = append(parts[1], readAll(t, m.log, []event.Topic{event.All}, span, 100)...)
+	err := m.mirror.file.Update(t.Context(), func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM page; DELETE FROM page_posting`); err != nil {
+			return err
+		}
+		m.mirror.tables.ForgetWritten()
+		for _, evs := range parts {
+			storages, err := m.mirror.tables.StorageIDs(tx, evs)
+			if err != nil {
+				return err
+			}
+			if _, _, err := m.mirror.tables.Pages.Store(tx, evs, storages); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	last := parts[1][len(parts[1])-1]
+	if err := errors.Join(err, changeLog(m.mirror, "next = ?, time = ?", int64(last.ID)+1, int64(last.Time)), m.mirror.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m.open(t)
+	m.check(t, "opened")
+	m.grow(t, 10)
+	m.follow(t)
+	m.check(t, "received")
 }
 
 // A seed of a log, of its mirror or of a backup is the file of a mirror, which receives only what

@@ -178,9 +178,19 @@ func ignoreDone(err error) error {
 
 // firstPage returns the least id that a page which reaches into the span can begin with.
 func (q *Query) firstPage(ctx context.Context, tx *sql.Tx) (first int64, err error) {
+	earliest := int64(q.Span.From) + 1 - maxSpan
 	if !q.Dense {
-		return int64(q.Span.From) + 1 - maxSpan, nil
+		return earliest, nil
 	}
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(first), 0) FROM page WHERE first <= ?`, int64(q.Span.From)+1).Scan(&first)
+	var last int64
+	err = tx.QueryRowContext(ctx, `SELECT first, last FROM page WHERE first <= ? ORDER BY first DESC, last DESC LIMIT 1`, int64(q.Span.From)+1).Scan(&first, &last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err == nil && last <= int64(q.Span.From) {
+		// The page is one of the state from which a mirror has begun. In a file of an earlier
+		// version, one that begins before it may go on after the state.
+		return earliest, nil
+	}
 	return first, err
 }

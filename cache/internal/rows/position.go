@@ -44,6 +44,11 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 		return 0, 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
 	}
 	line, some, err := pages.Last(ctx, tx, window.Span{To: at}, t.file.Role != dbfile.Client)
+	if err == nil && some && line.ID <= horizon && horizon < at && t.file.Role != dbfile.Client {
+		// In a file of an earlier version, a page that begins before this one may go on after the
+		// state from which the mirror has begun.
+		line, some, err = pages.Last(ctx, tx, window.Span{To: at}, false)
+	}
 	if err != nil {
 		return 0, 0, false, err
 	}

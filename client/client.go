@@ -172,7 +172,7 @@ func newClient(st store, cfg Config) *Client {
 	c := &Client{store: st, cfg: cfg, servers: make([]serverState, len(cfg.Servers)), noted: make([]cache.ServerNote, len(cfg.Servers)), pending: newPending(), credit: firstCredit}
 	c.live.c, c.live.came = c, newArrival()
 	if st != nil {
-		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
+		c.hub = hub.New(st, event.Beginning, hub.Config{})
 	}
 	over := http.Client{Transport: sse.NewTransport(cfg.longestWait(), cfg.TLS), CheckRedirect: sse.CheckRedirect}
 	if cfg.HTTP != nil {
@@ -297,17 +297,4 @@ func (c *Client) closeIdle() {
 	if c.cfg.HTTP == nil {
 		c.http.CloseIdleConnections()
 	}
-}
-
-// patient is the store as a hub's Source. If an event is not held yet it returns
-// nothing instead of an error, because another goroutine is about to fetch it.
-type patient struct{ store hub.Source }
-
-func (p patient) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
-	evs, next, err := p.store.Read(ctx, topics, after, until, limit)
-	var hole *window.NotHeldError
-	if errors.As(err, &hole) {
-		return nil, after, nil
-	}
-	return evs, next, err
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -180,7 +181,11 @@ type tail struct {
 	topics []event.Topic
 	cancel context.CancelCauseFunc
 	hub    *hub.Hub
+	end    func() event.ID // the events up to there are held, or are being pulled
 	filler sync.WaitGroup
+
+	pulling atomic.Bool          // the filler is at work
+	lost    *window.NotHeldError // what was pulled again last
 }
 
 // yieldAll resolves the range, starts fetching the missing events and yields events from the
@@ -220,12 +225,12 @@ func (t *tail) yieldBefore(ctx context.Context, held window.Span, gap error, yie
 
 // yieldBounded yields the events of a range that ends.
 func (t *tail) yieldBounded(ctx context.Context, span window.Span, yield func(Batch) bool) error {
-	t.hub = hub.New(patient{t.c.store}, span.To, hub.Config{})
+	t.hub, t.end = hub.New(t, span.To, hub.Config{}), func() event.ID { return span.To }
 	t.startPulling(ctx, span)
 	sub := t.hub.Subscribe(t.topics, span.From)
 	defer sub.Close()
 	for at := span.From; at < span.To; {
-		b, err := sub.Next(ctx)
+		b, err := t.nextBatch(ctx, func() (hub.Batch, error) { return sub.Next(ctx) })
 		if err != nil {
 			return orCause(ctx, err)
 		}
@@ -247,12 +252,12 @@ func (t *tail) yieldEndless(ctx context.Context, span window.Span, yield func(Ba
 		return orCause(ctx, err)
 	}
 	defer func() { err = joinErrors(err, t.c.live.releaseFollower(f)) }()
-	t.hub = t.c.hub
+	t.hub, t.end = t.c.hub, t.c.live.reachedPosition
 	t.startPulling(ctx, window.Span{From: span.From, To: at})
-	sub := t.hub.Subscribe(t.topics, span.From)
+	sub := t.hub.SubscribeTo(t, t.topics, span.From)
 	defer sub.Close()
 	for {
-		b, err := nextOrQuiet(ctx, sub)
+		b, err := t.nextBatch(ctx, func() (hub.Batch, error) { return nextOrQuiet(ctx, sub) })
 		if err != nil {
 			return orCause(ctx, err)
 		}
@@ -262,6 +267,35 @@ func (t *tail) yieldEndless(ctx context.Context, span window.Span, yield func(Ba
 			return nil
 		}
 	}
+}
+
+// nextBatch returns what next returns. If events were removed before the tail has read them, it
+// pulls them again: they were forgotten, or the window in which they were held is damaged.
+func (t *tail) nextBatch(ctx context.Context, next func() (hub.Batch, error)) (hub.Batch, error) {
+	for {
+		b, err := next()
+		var lost *window.NotHeldError
+		if !errors.As(err, &lost) || t.lost != nil && t.lost.After == lost.After { // it was pulled in vain
+			return b, err
+		}
+		t.lost = lost
+		t.startPulling(ctx, window.Span{From: lost.After, To: t.end()})
+	}
+}
+
+// Read implements hub.Source. If the next events are not held yet, it returns nothing, because
+// another goroutine is about to fetch them. If none is, Read returns a *window.NotHeldError.
+func (t *tail) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	coming := t.pulling.Load() || after >= t.end() // before the store is read, since they may come meanwhile
+	evs, next, err := t.c.store.Read(ctx, topics, after, until, limit)
+	var hole *window.NotHeldError
+	switch missing := errors.As(err, &hole); {
+	case missing && coming:
+		return nil, after, nil
+	case missing || err != nil || next > after || coming:
+		return evs, next, err
+	}
+	return nil, after, &window.NotHeldError{After: after} // after the end of a window
 }
 
 // quietTime is the longest silence of a tail. Then its reader gets a batch with only a
@@ -285,6 +319,7 @@ func (t *tail) startPulling(ctx context.Context, span window.Span) {
 	if span.Empty() {
 		return
 	}
+	t.pulling.Store(true)
 	t.filler.Go(func() {
 		for _, topic := range t.topics {
 			err := t.c.pullMissing(ctx, []event.Topic{topic}, span, &Synced{}, func([]event.Event) error {
@@ -297,5 +332,7 @@ func (t *tail) startPulling(ctx context.Context, span window.Span) {
 			}
 			t.hub.Advance(event.Beginning)
 		}
+		t.pulling.Store(false)
+		t.hub.Advance(event.Beginning) // a reader that has found a hole looks again
 	})
 }

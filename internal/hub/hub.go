@@ -228,8 +228,15 @@ func (h *Hub) addStalled(s *Subscription, version uint64) bool {
 // which may be beyond the head: the events up to it are then skipped. The caller must
 // close the subscription.
 func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
+	return h.SubscribeTo(h.src, topics, after)
+}
+
+// SubscribeTo is Subscribe for a reader that reads src, the same log, in place of the hub's
+// Source.
+func (h *Hub) SubscribeTo(src Source, topics []event.Topic, after event.ID) *Subscription {
 	s := &Subscription{
 		hub:    h,
+		src:    src,
 		topics: slices.Clone(topics),
 		places: make([]int32, len(topics)),
 		pos:    after,

@@ -12,6 +12,7 @@ import (
 // Close and Nudge may be called from any.
 type Subscription struct {
 	hub    *Hub
+	src    Source
 	topics []event.Topic
 
 	// Owned by the table, guarded by its locks.
@@ -173,7 +174,7 @@ func (s *Subscription) moveTo(to event.Point) {
 func (s *Subscription) readSource(ctx context.Context) (Batch, step, error) {
 	version := s.hub.sourceVersion()
 	after, until := s.unreadRange()
-	evs, next, err := s.hub.src.Read(ctx, s.topics, after, until, s.hub.cfg.Chunk)
+	evs, next, err := s.src.Read(ctx, s.topics, after, until, s.hub.cfg.Chunk)
 	if err == nil {
 		err = checkRead(evs, after, next, until)
 	}

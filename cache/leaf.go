@@ -35,14 +35,20 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 	var leaves []window.Leaf
 	for at := span.From; at < span.To; {
 		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}, imported: imported}
-		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.readLeaves(ctx, tx) })
+		var next event.ID
+		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
+			if err = c.readLeaves(ctx, tx); err == nil {
+				next, err = c.nextChunk(ctx, tx, span.To)
+			}
+			return err
+		})
 		if err == nil {
 			err = c.keepLeaves(ctx)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("digest of %s %s: %w", topic, span, err)
 		}
-		leaves, at = append(leaves, c.leaves...), c.span.To
+		leaves, at = append(leaves, c.leaves...), next
 	}
 	if err := db.saveLeaves(ctx, false); err != nil {
 		return nil, fmt.Errorf("digest of %s %s: %w", topic, span, err)
@@ -57,6 +63,7 @@ func (db *DB) UnionLeaves(ctx context.Context, topics []event.Topic, span window
 	for at := span.From; at < span.To; {
 		part := window.Span{From: at, To: chunkEnd(at, span.To)}
 		var l window.Leafer
+		var next event.ID
 		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			l = window.Leafer{} // or a second attempt would add to the first
 			windows, err := rows.LoadWindows(tx)
@@ -66,19 +73,27 @@ func (db *DB) UnionLeaves(ctx context.Context, topics []event.Topic, span window
 			if err := db.checkBegin(windows, part); err != nil {
 				return err
 			}
-			return eachStored(ctx, tx, topics, part, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+			some := false
+			err = eachStored(ctx, tx, topics, part, func(ev *event.Event) {
+				some = true
+				l.Add(ev.ID, ev.Time, ev.Hash)
+			})
+			if next = part.To; err == nil && !some {
+				next, err = db.skipEmpty(ctx, tx, topics, part.To, span.To)
+			}
+			return err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("digest of %d topics in %s: %w", len(topics), span, err)
 		}
-		leaves, at = append(leaves, l.Leaves()...), part.To
+		leaves, at = append(leaves, l.Leaves()...), next
 	}
 	return leaves, nil
 }
 
+// chunkEnd returns where the chunk after a position ends.
 func chunkEnd(at, end event.ID) event.ID {
-	block := uint64(at)/event.BlockSize + leafBlocks
-	return min(end, window.BlockSpan(block).From)
+	return min(end, window.BlockSpan(uint64(at)/event.BlockSize+leafBlocks-1).To)
 }
 
 // A leafChunk makes the leaves of some neighboring blocks.
@@ -144,6 +159,17 @@ func (c *leafChunk) readLeaves(ctx context.Context, tx *sql.Tx) (err error) {
 		at = part.To
 	}
 	return nil
+}
+
+// nextChunk returns where the next chunk begins, at or before end.
+func (c *leafChunk) nextChunk(ctx context.Context, tx *sql.Tx, end event.ID) (event.ID, error) {
+	switch {
+	case len(c.leaves) > 0:
+		return c.span.To, nil
+	case c.imported:
+		return c.db.skipUnimported(ctx, tx, c.topic, c.span.To, end)
+	}
+	return c.db.skipEmpty(ctx, tx, []event.Topic{c.topic}, c.span.To, end)
 }
 
 // addOpenLeaf adds the leaf of the part of a block up to the end of a page, if that is known.

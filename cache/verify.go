@@ -26,12 +26,14 @@ func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.
 		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			some, err := checkedLeaves(ctx, tx, topic, part)
 			leaves = append(leaves, some...)
+			if at = part.To; err == nil && len(some) == 0 {
+				at, err = db.skipEmpty(ctx, tx, []event.Topic{topic}, part.To, span.To)
+			}
 			return err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("check %s %s: %w", topic, span, err)
 		}
-		at = part.To
 	}
 	return leaves, nil
 }

@@ -211,7 +211,8 @@ func (db *DB) newLearners(topics []event.Topic, span window.Span) (learners []*l
 		if l.leafer == nil {
 			l.leafer = &window.Leafer{}
 		}
-		if whole := l.wholeUpTo(span.To); whole.From > whole.To || !whole.Empty() && db.leafMemo.knows(topic, whole) {
+		switch whole := l.wholeUpTo(span.To); {
+		case whole.From > whole.To, blocksOf(whole) > maxMemo, !whole.Empty() && db.leafMemo.knows(topic, whole):
 			continue
 		}
 		learners = append(learners, l)

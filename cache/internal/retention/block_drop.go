@@ -37,11 +37,47 @@ func (r *Retainer) DropBelow(ctx context.Context) error {
 		case at.hashed < window.BlockSpan(block).To:
 			err = r.history.seen.SealBlock(ctx, at.hashed)
 		default:
-			err = r.dropBlock(ctx, block)
+			var next event.ID
+			if next, err = r.history.skipEmpty(ctx, at.dropped, at.horizon); err != nil {
+				return err
+			}
+			if next > at.dropped {
+				err = r.applySteps(ctx, []step{r.history.moveDropped(next)})
+			} else {
+				err = r.dropBlock(ctx, block)
+			}
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// skipEmpty returns where the first block after a position begins that has events, until if there
+// is none before. A mirror of some topics may lack the events of most blocks.
+func (h *History) skipEmpty(ctx context.Context, after, until event.ID) (event.ID, error) {
+	if !h.file.IsPart() || until-after <= event.BlockSize {
+		return after, nil
+	}
+	var next event.ID
+	var some bool
+	err := h.file.View(ctx, func(tx *sql.Tx) (err error) {
+		next, some, err = pages.NextStored(ctx, tx, after)
+		return err
+	})
+	if err != nil || !some {
+		return until, err
+	}
+	return min(next/event.BlockSize*event.BlockSize, until), nil
+}
+
+// moveDropped returns the step that notes up to where events are dropped.
+func (h *History) moveDropped(to event.ID) step {
+	return func(tx *sql.Tx) error {
+		if err := h.file.UpdateLog(tx, setDropped, to); err != nil {
+			return err
+		}
+		return dbfile.CopyLog(tx)
 	}
 }
 
@@ -73,12 +109,7 @@ func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	for _, places := range b.divide() {
 		steps = append(steps, r.dropEvents(ctx, places))
 	}
-	return r.applySteps(ctx, append(steps, func(tx *sql.Tx) error {
-		if err := r.history.file.UpdateLog(tx, setDropped, b.span.To); err != nil {
-			return err
-		}
-		return dbfile.CopyLog(tx)
-	}))
+	return r.applySteps(ctx, append(steps, r.history.moveDropped(b.span.To)))
 }
 
 // dropEvents returns the step that drops events.

@@ -26,7 +26,13 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next := at.horizon + event.BlockSize
+		next, err := r.history.skipEmpty(ctx, at.horizon, at.indexed)
+		if err != nil {
+			return err
+		}
+		if next < at.indexed || next == at.horizon {
+			next += event.BlockSize
+		}
 		if next > at.indexed {
 			return nil
 		}

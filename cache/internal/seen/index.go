@@ -252,9 +252,22 @@ func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
 
 var setSealed = dbfile.LogTable.Update("hashed", "?1", "indexed", "?2")
 
+// sealPostings writes the postings of the blocks up to a position. A mirror of some topics may
+// have no event in most of them: if there are several blocks, those without are skipped.
 func (x *Index) sealPostings(tx *sql.Tx, sealed event.ID) error {
 	k := x.memory
 	for k.indexed < sealed {
+		if x.file.IsPart() && sealed-k.indexed > event.BlockSize {
+			next, ok, err := x.tables.Pages.NextStored(tx, k.indexed)
+			if err != nil {
+				return err
+			}
+			if !ok || next >= sealed {
+				k.indexed = sealed
+				return nil
+			}
+			k.indexed = next / event.BlockSize * event.BlockSize
+		}
 		block := (k.indexed + 1).Block()
 		if err := x.tables.Pages.PostBlock(context.Background(), tx, block); err != nil {
 			return err

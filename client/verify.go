@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -119,7 +121,7 @@ func (c *Client) checkedLeaves(ctx context.Context, topic event.Topic, span wind
 	}
 	for at := span.From; at < span.To; at = p.Reached {
 		c.cfg.OnProgress(p)
-		p.Reached = min(span.To, window.BlockSpan(uint64(at)/event.BlockSize+comparedBlocks).From)
+		p.Reached = comparedEnd(at, span.To, theirs)
 		some, err := c.store.CheckedLeaves(ctx, topic, window.Span{From: at, To: p.Reached})
 		if err != nil {
 			return nil, err
@@ -131,6 +133,17 @@ func (c *Client) checkedLeaves(ctx context.Context, topic event.Topic, span wind
 	}
 	c.cfg.OnProgress(p)
 	return ours, nil
+}
+
+// comparedEnd returns the end of the part of a range up to end that is read after position at. Ids
+// of a server may be anything: where it has no events, the part goes on to its next ones.
+func comparedEnd(at, end event.ID, theirs []wire.Window) event.ID {
+	part := window.BlockSpan(uint64(at)/event.BlockSize + comparedBlocks - 1).To
+	next, _ := slices.BinarySearchFunc(theirs, at, func(w wire.Window, at event.ID) int { return cmp.Compare(w.To.ID, at+1) })
+	if next == len(theirs) {
+		return end
+	}
+	return min(end, max(part, theirs[next].From.ID))
 }
 
 // isNoted reports whether a store has recorded the result of a comparison, or need not: a

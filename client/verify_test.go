@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
@@ -11,11 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -58,6 +61,26 @@ func inStorage(statement string) func(db pagetest.DB, a, b event.ID, s int64) er
 	return func(db pagetest.DB, _, _ event.ID, s int64) error {
 		_, err := db.Exec(statement, s)
 		return err
+	}
+}
+
+// However far apart the blocks of a server are, a comparison of them is that of their events.
+func TestVerifySparse(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // or it would go on for days
+	defer cancel()
+	cfg := hasty(f.http.URL)
+	reports := 0
+	cfg.OnProgress = func(SyncProgress) { reports++ }
+	c := newTestClient(t, f.newCache(), cfg)
+	var theirs []wire.Window
+	for _, block := range []uint64{0, 1, 40, 1 << 38, 1<<38 + 1, 1<<51 - 1} {
+		span := window.BlockSpan(block)
+		theirs = append(theirs, wire.Window{From: event.Cursor{ID: span.From}, To: event.Cursor{ID: span.To}, Count: 1})
+	}
+	leaves, err := c.checkedLeaves(ctx, mustTopic(t, "alice"), window.Span{To: event.MaxID}, theirs)
+	if len(leaves) != 0 || err != nil || reports > 2*len(theirs) {
+		t.Errorf("%d leaves, %v, after %d reports", len(leaves), err, reports)
 	}
 }
 

@@ -67,9 +67,8 @@ func (f *follower) run(ctx context.Context) error {
 	ctx, cancel := f.l.whileConnected(ctx)
 	defer cancel()
 	err := f.seek(ctx)
-	var conflict *mirror.ConflictError
-	if errors.As(err, &conflict) && conflict.Reason == wire.ReasonAhead {
-		return f.l.unreachable(err) // Describe has patience with it
+	if seemsOld(err) {
+		return f.l.oldStream(err) // Describe has patience with it
 	}
 	if err != nil {
 		f.l.leaveServer(err)

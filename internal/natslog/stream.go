@@ -220,18 +220,28 @@ func (l *Log) Describe(ctx context.Context, held mirror.Position) (mirror.Descri
 			l.leaveServer(err)
 			return d, err
 		}
-		if conflict.Reason != wire.ReasonAhead || time.Since(began) > l.patience {
+		if !seemsOld(err) || time.Since(began) > l.patience {
 			l.lease.giveUp() // others may follow the stream
 			return d, err
 		}
-		// A leader that was cut off from the others shows the stream as it was, until it notices.
 		select {
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
-			return d, ctx.Err()
+			return d, l.oldStream(err)
 		}
 	}
 }
+
+// seemsOld reports whether an error means that the stream ends before a position. That may pass: a
+// leader that was cut off from the others shows the stream as it was, until it notices.
+func seemsOld(err error) bool {
+	var conflict *mirror.ConflictError
+	return errors.As(err, &conflict) && conflict.Reason == wire.ReasonAhead
+}
+
+// oldStream returns the error for a stream that seems to be old, and may not be. The conflict is not
+// wrapped: it would be found, and taken for certain.
+func (l *Log) oldStream(conflict error) error { return l.unreachable(errors.New(conflict.Error())) }
 
 func (l *Log) describe(ctx context.Context, held mirror.Position) (d mirror.Description, err error) {
 	ctx, cancel := l.whileConnected(ctx)

@@ -1,0 +1,35 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/mirror"
+)
+
+// A stream that ends before the file may be that of a leader that was cut off. Until that has lasted, the
+// error says only that the stream was not reached.
+func TestStaleStream(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, newPatientConfig(t, sharedURL(t), "a"), func(l *Log) { l.patience = time.Hour })
+	n.mustAppend(draft("p", "x"))
+	later := mirror.Position{Log: n.db.Log(), Point: event.Point{ID: n.db.Head() + 1}}
+	check := func(name string, err error) {
+		t.Helper()
+		var away *mirror.UnreachableError
+		var conflict *mirror.ConflictError
+		if !errors.As(err, &away) || errors.As(err, &conflict) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, err := range n.log.Follow(t.Context(), later) {
+		check("Follow", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := n.log.Describe(ctx, later)
+	check("Describe", err)
+}

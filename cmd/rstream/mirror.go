@@ -180,7 +180,8 @@ func (f *followed) open(log *cache.DB, say *serveLog) {
 		f.logTrouble(say, err, pause)
 	}}
 	if f.node != nil {
-		cfg.RetryMax, cfg.Lasting = maxNodePause, natslog.IsLasting
+		cfg.RetryMax = maxNodePause
+		cfg = f.node.MirrorConfig(cfg)
 	}
 	f.mirror = mirror.New(log, cfg)
 }

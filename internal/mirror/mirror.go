@@ -49,6 +49,9 @@ type Config struct {
 	// ApplyWait is how long an append waits until its events are here, and a reader until its
 	// position is. If zero, 5 seconds.
 	ApplyWait time.Duration
+	// Patience is for how long the upstream may show an older state of its log than it has. A reader that
+	// seems to be ahead of the log is refused only after that. If zero, it never does.
+	Patience time.Duration
 	// Refresh is how often the upstream is asked for its head and its horizon. If zero, each
 	// minute.
 	Refresh time.Duration
@@ -75,9 +78,12 @@ type Mirror struct {
 	failing  time.Time               // since when nothing can be stored; zero if it can
 	checked  map[event.ID]event.Mark // of positions whose events are not here, as the upstream has them
 	cut      context.CancelCauseFunc // ends the connection; set before the first one
+	ahead    map[event.ID]time.Time  // since when positions of readers are after the head of the upstream
+	askedAt  time.Time               // when the last question of a reader for that head began
 
-	asking chan struct{} // has an element while the upstream is asked for its head
-	woken  chan struct{} // has an element once an append was passed on: the upstream is there
+	asking  chan struct{} // has an element while a reader has the upstream asked for its head
+	probing chan struct{} // has an element for each reader whose position the upstream is asked about
+	woken   chan struct{} // has an element once an append was passed on: the upstream is there
 
 	unstored *unstored // owned by Run: what the last connection has brought and could not be stored
 }
@@ -91,7 +97,7 @@ func New(log Log, cfg Config) *Mirror {
 	cfg.Stale = cmp.Or(cfg.Stale, 45*time.Second)
 	cfg.StoreGrace = cmp.Or(cfg.StoreGrace, 10*time.Second)
 	name := crand.Text()
-	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1), woken: make(chan struct{}, 1),
+	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1), probing: make(chan struct{}, maxProbes), woken: make(chan struct{}, 1),
 		report: wire.Mirror{Upstream: cfg.Name, Topics: log.MirroredTopics(), Head: log.HeadPoint().ID, Via: name}}
 }
 

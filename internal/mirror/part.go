@@ -32,7 +32,7 @@ func (m *Mirror) Has(ctx context.Context, at event.Point) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.ApplyWait)
 	defer cancel()
-	leave, err := m.takeTurn(ctx)
+	leave, err := takeTurn(ctx, m.probing)
 	if err == nil {
 		defer leave()
 		if m.hasChecked(at) {
@@ -63,22 +63,12 @@ func (m *Mirror) hasChecked(at event.Point) bool {
 	return ok && mark == at.Mark
 }
 
-// takeTurn waits until no other reader has the upstream asked. leave ends the turn.
-func (m *Mirror) takeTurn(ctx context.Context) (leave func(), err error) {
-	select {
-	case m.asking <- struct{}{}:
-		return func() { <-m.asking }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // catchUp receives what the upstream has up to a position, besides what the stream brings: that
 // does not say that nothing of the topics has come until it is silent for a while.
 func (m *Mirror) catchUp(ctx context.Context, at event.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.ApplyWait)
 	defer cancel()
-	leave, err := m.takeTurn(ctx)
+	leave, err := takeTurn(ctx, m.asking)
 	if err != nil {
 		return err
 	}

@@ -89,8 +89,8 @@ func newServer(t testing.TB, change func(*server.Options)) *server.Server {
 	return s
 }
 
-// patience is how long a test waits for what must happen.
-const patience = time.Minute
+// testPatience is how long a test waits for what must happen.
+const testPatience = time.Minute
 
 // A node is one node of a cluster.
 type node struct {
@@ -195,8 +195,8 @@ func (n *node) tryStart(ctx context.Context) error {
 	if n.file != nil {
 		into = n.file(db)
 	}
-	n.mirror = mirror.New(into, mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second, Lasting: IsLasting,
-		OnTrouble: func(err error, _ time.Duration) { n.t.Logf("%s: %v", n.cfg.Node, err) }})
+	n.mirror = mirror.New(into, l.MirrorConfig(mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second,
+		OnTrouble: func(err error, _ time.Duration) { n.t.Logf("%s: %v", n.cfg.Node, err) }}))
 	db.OnCommit(func([]event.Event, event.ID) { n.mirror.Advanced() })
 	running, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
@@ -252,7 +252,7 @@ func drafts(n int, prefix string) (list []event.Draft) {
 // await waits until is returns true.
 func await(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for limit := time.After(patience); !is(); {
+	for limit := time.After(testPatience); !is(); {
 		select {
 		case <-limit:
 			t.Fatalf("waited in vain until %s", what)

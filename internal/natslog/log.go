@@ -26,7 +26,7 @@ type Log struct {
 
 	pageBytes int           // the usual size of a page; a field for the tests
 	nodesWait time.Duration // the constant, or that of a test
-	patience  time.Duration // how long the stream may seem to be older than the file, see Describe
+	patience  time.Duration // the constant, or that of a test
 	minStay   time.Duration // see leaveServer
 	forced    bool          // for tests: it stays the committer whatever others claim
 
@@ -63,7 +63,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: 12 * time.Second, nodesWait: nodesWait, minStay: minStay, advanced: make(chan struct{})}
+	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: patience, nodesWait: nodesWait, minStay: minStay, advanced: make(chan struct{})}
 	l.link, l.endLink = context.WithCancel(context.Background())
 	l.lease.init(l)
 	l.committer = newCommitter(l)

@@ -61,7 +61,7 @@ func TestNodes(t *testing.T) {
 	become := func(want string) {
 		t.Helper()
 		got := ""
-		for limit := time.After(patience); got != want; {
+		for limit := time.After(testPatience); got != want; {
 			select {
 			case <-limit:
 				t.Fatalf("the nodes are %q, want %q", got, want)

@@ -76,7 +76,7 @@ func (w *witness) refusals() (found []string) {
 
 // until waits until is returns true, or something is not allowed, unless that is expected.
 func (w *witness) until(is func() bool) bool {
-	for limit := time.After(patience); ; {
+	for limit := time.After(testPatience); ; {
 		if is() {
 			return true
 		}
@@ -265,7 +265,7 @@ func TestRefusedCredentials(t *testing.T) {
 	}
 	defer l.Close()
 	await(t, "the refusal is known", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testPatience)
 		defer cancel()
 		_, err := l.Describe(ctx, mirror.Position{})
 		return errors.As(err, &refused) && strings.Contains(err.Error(), "refuses the credentials")

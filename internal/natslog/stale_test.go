@@ -33,3 +33,17 @@ func TestStaleStream(t *testing.T) {
 	_, err := n.log.Describe(ctx, later)
 	check("Describe", err)
 }
+
+// A reader that the stream does not have is refused, after a while. That is no reason for the committer to
+// give up.
+func TestReaderAhead(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, newPatientConfig(t, sharedURL(t), "a"), func(l *Log) { l.patience = 100 * time.Millisecond })
+	n.mustAppend(draft("p", "x"))
+	for range 2 {
+		await(t, "the reader is refused", func() bool { return n.mirror.Await(t.Context(), n.db.Head()+1) == nil })
+	}
+	if s := n.log.Status(); !s.IsCommitter || s.Counters.Claims != 1 {
+		t.Errorf("the node has claimed %d times, and commits: %t", s.Counters.Claims, s.IsCommitter)
+	}
+}

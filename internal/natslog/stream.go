@@ -232,6 +232,15 @@ func (l *Log) Describe(ctx context.Context, held mirror.Position) (mirror.Descri
 	}
 }
 
+// patience is for how long the stream may seem to end before a position that it has.
+const patience = 12 * time.Second
+
+// MirrorConfig adds to cfg what is special about a mirror whose upstream is the stream.
+func (l *Log) MirrorConfig(cfg mirror.Config) mirror.Config {
+	cfg.Patience, cfg.Lasting = l.patience, IsLasting
+	return cfg
+}
+
 // seemsOld reports whether an error means that the stream ends before a position. That may pass: a
 // leader that was cut off from the others shows the stream as it was, until it notices.
 func seemsOld(err error) bool {

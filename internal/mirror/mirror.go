@@ -314,6 +314,9 @@ func (m *Mirror) follow(ctx context.Context) error {
 // begin makes the log begin at the horizon of the upstream, since history from before is not
 // to be had. It downloads the state first: whoever stores it keeps all others from writing.
 func (m *Mirror) begin(ctx context.Context, horizon event.Point) error {
+	m.mu.Lock()
+	m.report.Ready = false
+	m.mu.Unlock()
 	t, state, err := m.cfg.Upstream.State(ctx, Position{m.log.Log(), horizon})
 	if err != nil {
 		return err

@@ -3,7 +3,9 @@ package mirror_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -247,6 +249,65 @@ func TestSlowState(t *testing.T) {
 	near.awaitReady(t)
 	near.awaitHead(t, origin)
 	sameAnswers(t, origin, near)
+}
+
+// A mirror that was cut off for too long is not ready from when it learns so until it has everything: its
+// readers would be far behind.
+func TestBeginAgain(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	up := &gatedUpstream{&slowUpstream{HTTP: client, gate: make(chan struct{})}, &slowState{client, make(chan struct{}), make(chan struct{})}}
+	near := newNode(t)
+	near.startWith(t, up, origin.db.Log())
+	up.open(near, origin)
+	near.awaitReady(t)
+	origin.leave()
+	until(t, "away", func() bool { return near.mirror.Report().Trouble != "" })
+	var drafts []event.Draft
+	for i := range event.BlockSize + 5 {
+		drafts = append(drafts, event.Draft{User: "u", Path: "p", Type: event.Put, Key: fmt.Sprint(i), Value: []byte("1")})
+	}
+	if _, err := origin.db.Append(t.Context(), drafts); err != nil {
+		t.Fatal(err)
+	}
+	if err := origin.db.RetainOnce(t.Context(), cache.Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	horizon, err := origin.db.Horizon(t.Context())
+	if err != nil || horizon <= near.db.Head() {
+		t.Fatalf("the horizon is %s, %v", horizon, err)
+	}
+	origin.back()
+	<-up.state.asked
+	notReady := func() {
+		t.Helper()
+		near.want(t, "/readyz", http.StatusServiceUnavailable, "")
+		if near.mirror.Report().Ready {
+			t.Error("the mirror reports that it is ready")
+		}
+	}
+	notReady()
+	close(up.state.gate)
+	until(t, "the beginning", func() bool { return near.db.Head() == horizon })
+	notReady()
+	up.open(near, origin)
+	near.awaitReady(t)
+	sameAnswers(t, origin, near)
+}
+
+// A gatedUpstream yields a state, and then batches, when their gates let it.
+type gatedUpstream struct {
+	*slowUpstream
+	state *slowState
+}
+
+func (u *gatedUpstream) State(ctx context.Context, at mirror.Position) (event.Time, iter.Seq2[event.Event, error], error) {
+	return u.state.State(ctx, at)
 }
 
 // A cutUpstream loses its first connection.

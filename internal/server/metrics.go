@@ -335,7 +335,7 @@ func describeMirror() mirrorMetrics {
 	}
 	return mirrorMetrics{
 		connected: d("connected", "1 if there is a connection to the upstream, else 0."),
-		ready:     d("ready", "1 once the mirror had everything that the upstream had, else 0."),
+		ready:     d("ready", "1 once the mirror had everything that the upstream had; 0 until then, and again after it began at a later horizon."),
 		behind:    d("behind_events", "Distance from the head of the upstream, as far as it is known, in ids."),
 		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead), has other events (mark), mirrors this mirror (loop), or is of a newer version (version), else 0.", "reason"),
 		events:    d("events_total", "Events received since the server started."),

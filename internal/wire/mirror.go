@@ -7,7 +7,7 @@ type Mirror struct {
 	Upstream  string        // its address, without secrets
 	Topics    []event.Topic // those that it has; none if it has all
 	Connected bool
-	Ready     bool     // everything that the upstream had at some time since the start is here
+	Ready     bool     // everything that the upstream had at some time since the start is here, or since it began at a later horizon
 	Head      event.ID // of the upstream, as far as is known
 	Horizon   event.ID // likewise
 	Events    int64    // received since the start

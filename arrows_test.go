@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/sourcetest": {},
 	"internal/machine":    {},
 	"internal/folder":     {},
+	"internal/tempfile":   {},
 	"internal/testfile":   {"event"},
 	"internal/longtest":   {},
 	"internal/testport":   {},
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 	"internal/auth":       {"event"},
 	"internal/board":      {"event"},
 	"internal/report":     {"internal/board", "internal/sse", "internal/wire"},
-	"internal/mirror":     {"event", "cache", "internal/sse", "internal/wire"},
+	"internal/mirror":     {"event", "cache", "internal/sse", "internal/tempfile", "internal/wire"},
 	"internal/natslog":    {"event", "cache", "internal/mirror", "internal/wire"},
 	"internal/server":     {"event", "window", "reconcile", "internal/auth", "internal/board", "internal/wire", "internal/hub"},
 
@@ -62,7 +63,7 @@ var mayImport = map[string][]string{
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/folder", "internal/machine", "internal/mirror", "internal/natslog", "internal/source", "internal/deliver", "internal/jq"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/folder", "internal/machine", "internal/mirror", "internal/natslog", "internal/source", "internal/tempfile", "internal/deliver", "internal/jq"},
 }
 
 // onlyIn lists imports that stay in one place.

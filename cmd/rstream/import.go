@@ -15,6 +15,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/tempfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -196,22 +197,18 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 		}
 	}
 	defer done() // after the copy
-	tmp, err := os.CreateTemp("", "rstream-import-*")
+	tmp, err := tempfile.Create("", "rstream-import-")
 	if err != nil {
 		return nil, "", nil, err
-	}
-	remove := func() {
-		tmp.Close()
-		os.Remove(tmp.Name())
 	}
 	if !isTerminal(in) {
 		a.progress.report(stage{verb: "reading", object: name, unit: inBytes}, 0, 0)
 	}
 	if err := copyAll(ctx, tmp, &countingReader{r: in, count: a.progress.add}); err != nil {
-		remove()
+		tmp.Close()
 		return nil, "", nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	return tmp, name, remove, nil
+	return tmp, name, func() { tmp.Close() }, nil
 }
 
 // copyAll copies in to tmp and rewinds tmp. If ctx ends first, the read continues until

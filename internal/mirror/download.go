@@ -9,15 +9,17 @@ import (
 	"os"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/tempfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A downloaded is a state that was received as a whole, in a temporary file.
+// A downloaded is a state that was received as a whole, in a temporary file. The system removes the
+// file once it is closed, even if the mirror is killed.
 type downloaded struct{ file *os.File }
 
-// download writes a state to a file in a folder. Its caller must remove it.
+// download writes a state to a file in a folder. Its caller must close it.
 func download(dir string, state iter.Seq2[event.Event, error]) (*downloaded, error) {
-	f, err := os.CreateTemp(dir, "rstream-state-*.jsonl")
+	f, err := tempfile.Create(dir, "rstream-state-")
 	if err != nil {
 		return nil, &StoreError{fmt.Errorf("download the state at the horizon: %w", err)}
 	}
@@ -25,7 +27,7 @@ func download(dir string, state iter.Seq2[event.Event, error]) (*downloaded, err
 	w := bufio.NewWriterSize(f, 256<<10)
 	for ev, err := range state {
 		if err != nil {
-			d.remove()
+			d.close()
 			return nil, err
 		}
 		_, err = w.Write(ev.Line())
@@ -34,7 +36,7 @@ func download(dir string, state iter.Seq2[event.Event, error]) (*downloaded, err
 		}
 	}
 	if err := w.Flush(); err != nil {
-		d.remove()
+		d.close()
 		return nil, &StoreError{fmt.Errorf("download the state at the horizon: %w", err)}
 	}
 	return d, nil
@@ -61,8 +63,4 @@ func (d *downloaded) events(yield func(event.Event, error) bool) {
 	}
 }
 
-// remove removes the file.
-func (d *downloaded) remove() {
-	d.file.Close()
-	os.Remove(d.file.Name())
-}
+func (d *downloaded) close() { d.file.Close() }

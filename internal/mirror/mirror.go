@@ -332,7 +332,7 @@ func (m *Mirror) begin(ctx context.Context, horizon event.Point) error {
 	if err != nil {
 		return err
 	}
-	defer here.remove()
+	defer here.close()
 	err = m.log.BeginAt(ctx, horizon, t, here.events)
 	m.Advanced()
 	return storingError(err)

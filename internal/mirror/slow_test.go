@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,7 +65,7 @@ func (n *node) startWith(t *testing.T, up mirror.Upstream, log string) {
 		t.Fatal(err)
 	}
 	n.db = db
-	n.mirror = mirror.New(db, mirror.Config{Upstream: up, Name: "upstream", ApplyWait: time.Second})
+	n.mirror = mirror.New(db, mirror.Config{Upstream: up, Name: "upstream", ApplyWait: time.Second, Dir: filepath.Dir(n.path)})
 	n.srv = server.New(db, server.Config{Mirror: n.mirror})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -226,7 +228,8 @@ func (u *slowState) State(ctx context.Context, at mirror.Position) (event.Time, 
 	}, err
 }
 
-// While the state at the horizon is downloaded, others may write.
+// While the state at the horizon is downloaded, others may write. A mirror that is killed meanwhile leaves
+// nothing of it: the system removes the file.
 func TestSlowState(t *testing.T) {
 	origin := newNode(t).serve(t)
 	origin.mustPut(t, "a", event.BlockSize+5)
@@ -245,8 +248,21 @@ func TestSlowState(t *testing.T) {
 	if err := near.db.Remember(t.Context(), nil, "http://127.0.0.1:1"); err != nil {
 		t.Error(err)
 	}
+	downloads := func() []string {
+		names, err := filepath.Glob(filepath.Join(filepath.Dir(near.path), "rstream-state-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	if left := downloads(); len(left) > 0 && runtime.GOOS != "windows" { // there the name goes with the process
+		t.Errorf("a mirror that is killed leaves %s", left)
+	}
 	close(up.gate)
 	near.awaitReady(t)
+	if left := downloads(); len(left) > 0 {
+		t.Errorf("the mirror has left %s", left)
+	}
 	near.awaitHead(t, origin)
 	sameAnswers(t, origin, near)
 }

@@ -303,7 +303,7 @@ func (m *Mirror) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := m.store(ctx, &b); err != nil {
+		if err := m.storeOrKeep(ctx, &b); err != nil {
 			return err
 		}
 		m.noteConnected() // not before: a full disk would be good news and bad with each connection
@@ -369,23 +369,29 @@ func (m *Mirror) storeAgain(ctx context.Context) error {
 	if u == nil || m.log.HeadPoint() != u.after {
 		return nil
 	}
-	return m.store(ctx, &u.batch)
+	return m.storeOrKeep(ctx, &u.batch)
+}
+
+// storeOrKeep is store for Run, which keeps what cannot be stored.
+func (m *Mirror) storeOrKeep(ctx context.Context, b *Batch) error {
+	after := m.log.HeadPoint()
+	err := m.store(ctx, b)
+	if isError[*StoreError](err) {
+		m.unstored = &unstored{after, *b}
+	}
+	return err
 }
 
 // store stores a batch of events.
 func (m *Mirror) store(ctx context.Context, b *Batch) error {
 	var err error
-	after := m.log.HeadPoint()
 	if ctx := context.WithoutCancel(ctx); m.isPart() {
 		err = m.log.ReceiveUpTo(ctx, b.Events, b.To)
 	} else {
 		err = m.log.Receive(ctx, b.Events)
 	}
-	if err = storingError(err); isError[*StoreError](err) {
-		m.unstored = &unstored{after, *b}
-	}
 	if err != nil {
-		return err
+		return storingError(err)
 	}
 	m.noteReceived(len(b.Events), b.Bytes)
 	m.mu.Lock()

@@ -146,6 +146,53 @@ func TestFullLog(t *testing.T) {
 	running.Wait()
 }
 
+func (l *fullLog) ReceiveUpTo(ctx context.Context, evs []event.Event, to event.Point) error {
+	if l.room.Load() {
+		return l.DB.ReceiveUpTo(ctx, evs, to)
+	}
+	l.receives.Add(1)
+	return errFullLog
+}
+
+// On a full disk, a mirror of some topics cannot store what the stream brings, nor what it fetches for
+// readers, at the same time. It has both once there is room. The race detector must find nothing.
+func TestFullPartLog(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	near := newNode(t).follow(t, origin, "", "u1")
+	near.awaitReady(t)
+	near.stop()
+	origin.mustPut(t, "b", 3)
+	up, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url, Topics: near.db.MirroredTopics()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	db, err := cache.Open(t.Context(), near.path, cache.Config{Role: cache.Server, Mirror: &cache.Mirrored{Topics: near.db.MirroredTopics()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	log := &fullLog{DB: db}
+	m := mirror.New(log, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond})
+	db.OnCommit(func([]event.Event, event.ID) { m.Advanced() })
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	at := origin.db.Head()
+	for i := 0; i < 20 || log.receives.Load() < 40; i++ {
+		if err := m.Await(ctx, at); err == nil || !strings.Contains(err.Error(), errFullLog.Error()) {
+			t.Fatalf("a reader ahead gets %v", err)
+		}
+	}
+	log.room.Store(true)
+	if err := m.Await(ctx, at); err != nil || db.Head() < at {
+		t.Errorf("once there is room, a reader ahead gets %v; the mirror is at %s", err, db.Head())
+	}
+}
+
 // A stuckUpstream has a proxy on the way that keeps the events of the first stream.
 type stuckUpstream struct {
 	*mirror.HTTP

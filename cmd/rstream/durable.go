@@ -126,6 +126,9 @@ func (d *diskCheck) judge(replicas []natslog.Replica, said []natslog.ServerSync)
 	if err != nil {
 		return false, err
 	}
+	if len(said) == 0 {
+		return false, durableErrorf("no NATS server has said when it syncs")
+	}
 	var unknown []string
 	complete = true
 	for _, r := range replicas {

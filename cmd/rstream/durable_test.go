@@ -40,6 +40,7 @@ func TestDiskCheckJudges(t *testing.T) {
 		"all answer":                     {{"a b c", "a b c", complete}},
 		"a server alone":                 {{"", "a", complete}},
 		"a server alone that is late":    {{"", "a-", "sync_interval of 2m0s"}},
+		"nobody answers":                 {{"", "", "no NATS server has said when it syncs"}},
 		"one is late":                    {{"a b c", "a b- c", "the server b has a sync_interval"}},
 		"one is lost":                    {{"a b c", "a b c", complete}, {"a b c!", "a b", ""}, {"a b c", "a b c", complete}},
 		"one is lost, a moment ago":      {{"a b c", "a b c", complete}, {"a b c", "a b", ""}},

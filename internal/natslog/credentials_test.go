@@ -38,7 +38,7 @@ func configured(t *testing.T, config string) *server.Server {
 		if o.StoreDir == "" {
 			o.StoreDir = t.TempDir()
 		}
-		o.JetStream = true
+		o.JetStream = !strings.Contains(config, "jetstream: disabled")
 		*d = *o
 	})
 }
@@ -206,6 +206,36 @@ func TestCheckDurable(t *testing.T) {
 		if _, err := l.CheckDurable(t.Context(), nil); err == nil {
 			t.Error("it was known without the system account")
 		}
+	}
+}
+
+// A server without JetStream acknowledges nothing, so when it syncs does not count. If there is no other, it
+// is not known.
+func TestCheckDurableOfRouter(t *testing.T) {
+	t.Parallel()
+	const accounts = `
+		accounts { SYS: { users: [{ user: sys, password: s }] }, APP: { users: [{ user: app, password: a }] } }
+		system_account: SYS
+	`
+	routers := func(name string, routes ...string) *server.Server {
+		return configured(t, accounts+fmt.Sprintf("server_name: %s\ncluster { name: c, listen: \"127.0.0.1:-1\", routes: [%s] }\njetstream: disabled", name, strings.Join(routes, ",")))
+	}
+	alone := routers("alone")
+	l, err := Connect(t.Context(), Config{URL: "nats://app:a@" + alone.Addr().String(), Stream: "log", SystemURL: "nats://sys:s@" + alone.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var wrong *SetupError
+	if got, err := l.CheckDurable(t.Context(), []string{"alone"}); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "none of the NATS servers that answer has JetStream") {
+		t.Errorf("of a server without JetStream: %+v, %v", got, err)
+	}
+	route := fmt.Sprintf("%q", "nats-route://"+alone.ClusterAddr().String())
+	configured(t, accounts+fmt.Sprintf("server_name: stores\ncluster { name: c, listen: \"127.0.0.1:-1\", routes: [%s] }\njetstream { store_dir: %q, sync_interval: always }", route, t.TempDir()))
+	await(t, "the servers have a route", func() bool { return alone.NumRoutes() > 0 })
+	got, err := l.CheckDurable(t.Context(), []string{"alone", "stores"})
+	if err != nil || len(got) != 1 || got[0].Server != "stores" || !got[0].Always {
+		t.Errorf("of both servers: %+v, %v", got, err)
 	}
 }
 

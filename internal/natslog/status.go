@@ -121,7 +121,8 @@ type ServerSync struct {
 
 // CheckDurable asks the servers of the NATS cluster when they sync, through the system account
 // of Config. It waits some seconds for those in expected, and shortly for others; only those that
-// answer in time are in the result. Without that account, clients cannot know.
+// answer in time are in the result. Servers without JetStream are not: they acknowledge nothing.
+// Without that account, clients cannot know.
 func (l *Log) CheckDurable(ctx context.Context, expected []string) (servers []ServerSync, err error) {
 	if l.cfg.SystemURL == "" && l.cfg.SystemCredentials == "" {
 		return nil, setupErrorf("sync_interval can be read only with the system account")
@@ -158,25 +159,33 @@ func (l *Log) CheckDurable(ctx context.Context, expected []string) (servers []Se
 	for _, name := range expected {
 		missing[name] = true
 	}
+	routers := 0
 	limit := time.After(requestWait)
 	for {
 		select {
 		case msg := <-answers:
-			s, err := parseVarz(msg)
+			s, stores, err := parseVarz(msg)
 			if err != nil {
 				return nil, err
 			}
-			servers = append(servers, s)
+			if stores {
+				servers = append(servers, s)
+			} else {
+				routers++
+			}
 			if delete(missing, s.Server); len(missing) == 0 {
 				limit = time.After(500 * time.Millisecond) // nobody says how many there are
 			}
 		case err := <-denied:
 			return nil, system.systemError(err)
 		case <-limit:
-			if len(servers) == 0 {
-				return nil, setupErrorf("no NATS server answers: is it a user of the system account?")
+			switch {
+			case len(servers) > 0:
+				return servers, nil
+			case routers > 0:
+				return nil, setupErrorf("none of the NATS servers that answer has JetStream")
 			}
-			return servers, nil
+			return nil, setupErrorf("no NATS server answers: is it a user of the system account?")
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -196,7 +205,8 @@ func (c *Config) systemError(err error) error {
 	return refused
 }
 
-func parseVarz(msg *nats.Msg) (s ServerSync, err error) {
+// parseVarz returns what a server says of itself. stores says that it has JetStream.
+func parseVarz(msg *nats.Msg) (s ServerSync, stores bool, err error) {
 	var answer struct {
 		Server struct {
 			Name string `json:"name"`
@@ -211,13 +221,14 @@ func parseVarz(msg *nats.Msg) (s ServerSync, err error) {
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return s, fmt.Errorf("read what a NATS server says of itself: %w", err)
+		return s, false, fmt.Errorf("read what a NATS server says of itself: %w", err)
 	}
 	s.Server = answer.Server.Name
-	if c := answer.Data.JetStream.Config; c != nil {
+	c := answer.Data.JetStream.Config
+	if c != nil {
 		s.Always, s.Interval = c.SyncAlways, c.SyncInterval
 	}
-	return s, nil
+	return s, c != nil, nil
 }
 
 // Retention adds to r that the cluster as a whole drops history and expires values: the

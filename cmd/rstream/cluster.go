@@ -42,7 +42,8 @@ and its replicas are, and when an append is durable. Nodes answer for themselves
 does not answer is printed if it has read the stream within half a minute, or was the last
 to assign ids; nodes that are gone for longer are not known. The NATS servers tell only a
 user of the system account when they sync: name one with --nats-system or
---nats-system-creds.
+--nats-system-creds. Nodes and servers have some seconds to answer, or as long as --timeout says
+if that is shorter.
 
 The exit status is 1 if no node assigns ids, if a node does not answer, or if a replica is
 offline.`,
@@ -112,7 +113,9 @@ func runClusterStatus(ctx context.Context, a *app, o *streamFlags) error {
 	if err := o.checkStreamFlags(); err != nil {
 		return err
 	}
-	l, err := natslog.Connect(ctx, o.streamConfig(a))
+	cfg := o.streamConfig(a)
+	cfg.Wait = a.timeout
+	l, err := natslog.Connect(ctx, cfg)
 	if err != nil {
 		return streamError(err)
 	}

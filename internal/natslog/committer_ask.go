@@ -12,7 +12,7 @@ import (
 // Committer asks for the node that commits. It returns "" if nobody answers. A node that is about
 // to become it, or just was, is asked again.
 func (l *Log) Committer(ctx context.Context) (node string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, committerWait)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.within(committerWait))
 	defer cancel()
 	for {
 		msg, err := l.conn.RequestWithContext(ctx, l.subject("committer"), nil)

@@ -46,6 +46,9 @@ type Config struct {
 	// LeaseTime is how long nothing is heard of the committer before another node takes its
 	// place. If zero, 5 seconds.
 	LeaseTime time.Duration
+	// Wait is how long servers and nodes have to answer a question. If zero, or longer than that, some
+	// seconds.
+	Wait time.Duration
 	// OnNews is called with changes that an operator may want to see, such as a new committer.
 	// If nil, nothing is called.
 	OnNews func(text string)
@@ -82,7 +85,7 @@ func (c *Config) checkConfig() (err error) {
 		return fmt.Errorf("stream %.80q: want letters, digits, - and _", c.Stream)
 	case (c.Cert == "") != (c.Key == ""):
 		return errors.New("a certificate needs its key, and a key its certificate")
-	case c.Replicas < 0 || c.AppendWait < 0 || c.LeaseTime < 0:
+	case c.Replicas < 0 || c.AppendWait < 0 || c.LeaseTime < 0 || c.Wait < 0:
 		return errors.New("a number of the NATS settings is negative")
 	}
 	return nil
@@ -96,10 +99,19 @@ func (c *Config) setDefaults() {
 	c.LeaseTime = cmp.Or(c.LeaseTime, 5*time.Second)
 }
 
+// within returns the usual time for an answer, or Wait if that is shorter.
+func (c *Config) within(usual time.Duration) time.Duration {
+	if c.Wait > 0 {
+		return min(c.Wait, usual)
+	}
+	return usual
+}
+
 // options returns the options of a connection with credentials.
 func (c *Config) options(credentials string) (options []nats.Option, err error) {
 	options = []nats.Option{
 		nats.Name("rstream " + c.Node),
+		nats.Timeout(c.within(nats.DefaultTimeout)),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),

@@ -63,7 +63,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: patience, nodesWait: nodesWait, minStay: minStay, advanced: make(chan struct{})}
+	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: patience, nodesWait: cfg.within(nodesWait), minStay: minStay, advanced: make(chan struct{})}
 	l.link, l.endLink = context.WithCancel(context.Background())
 	l.lease.init(l)
 	l.committer = newCommitter(l)
@@ -87,7 +87,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 	if l.conn, err = connect(ctx, cfg.URL, options); err != nil {
 		return nil, l.unreachable(err)
 	}
-	if l.js, err = jetstream.New(l.conn, jetstream.WithDefaultTimeout(requestWait)); err != nil {
+	if l.js, err = jetstream.New(l.conn, jetstream.WithDefaultTimeout(cfg.within(requestWait))); err != nil {
 		l.conn.Close()
 		return nil, err
 	}

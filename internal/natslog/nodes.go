@@ -167,7 +167,7 @@ func (l *Log) readers(ctx context.Context) (known map[claim]bool, incomplete, er
 
 // consumerPage returns the consumers of the stream from an offset in their list.
 func (l *Log) consumerPage(ctx context.Context, offset int) (page consumerPage, err error) {
-	wait, cancel := context.WithTimeout(ctx, requestWait)
+	wait, cancel := context.WithTimeout(ctx, l.cfg.within(requestWait))
 	defer cancel()
 	msg, err := l.conn.RequestWithContext(wait, "$JS.API.CONSUMER.LIST."+l.cfg.Stream, fmt.Appendf(nil, `{"offset":%d}`, offset))
 	if err != nil {

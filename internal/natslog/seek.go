@@ -29,7 +29,7 @@ var errNoMessage = errors.New("no message")
 // get reads a message from the leader of the stream: a replica may lack the newest ones.
 // request is the JSON of a request.
 func (l *Log) get(ctx context.Context, request string) (m message, seq uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.within(requestWait))
 	defer cancel()
 	resp, err := l.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.cfg.Stream, []byte(request))
 	if err != nil {

@@ -160,7 +160,7 @@ func (l *Log) CheckDurable(ctx context.Context, expected []string) (servers []Se
 		missing[name] = true
 	}
 	routers := 0
-	limit := time.After(requestWait)
+	limit := time.After(l.cfg.within(requestWait))
 	for {
 		select {
 		case msg := <-answers:

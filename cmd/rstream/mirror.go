@@ -266,6 +266,12 @@ func (f *followed) follow(ctx context.Context, a *app, log *cache.DB, say *serve
 	return func() {
 		cancel()
 		following.Wait()
+	}
+}
+
+// disconnect ends the connections to the upstream, also if nothing was followed.
+func (f *followed) disconnect() {
+	if f != nil {
 		f.close()
 	}
 }

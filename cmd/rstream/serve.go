@@ -177,6 +177,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	defer followed.disconnect()
 	secrets := &secretFiles{}
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()

@@ -92,6 +92,7 @@ type memberStatus struct {
 	Behind    *int64    `json:"behind,omitempty"` // events
 	Ahead     int64     `json:"ahead,omitempty"`  // events that the stream does not have
 	Trouble   string    `json:"trouble,omitempty"`
+	Shared    bool      `json:"name_shared,omitempty"`    // another node that answers has this name, too
 	Last      bool      `json:"last_committer,omitempty"` // it does not answer, and was the last one to assign ids
 }
 
@@ -197,10 +198,15 @@ func (s *clusterStatus) askNodes(ctx context.Context, l *natslog.Log) error {
 		}
 		grown = d.Head.ID
 	}
+	named := map[string]int{}
+	for i := range nodes {
+		named[nodes[i].Node]++
+	}
 	s.Nodes = []memberStatus{}
 	for i := range nodes {
 		n := &nodes[i]
-		m := memberStatus{Node: n.Node, Answers: n.Answers, Committer: n.Committer, URL: n.URL, Version: n.Version, Trouble: n.Trouble, Last: n.Claimed && !n.Answers}
+		m := memberStatus{Node: n.Node, Answers: n.Answers, Committer: n.Committer, URL: n.URL, Version: n.Version, Trouble: n.Trouble, Last: n.Claimed && !n.Answers,
+			Shared: named[n.Node] > 1}
 		if n.Answers {
 			m.Ready, m.Head = n.Trouble == "", &n.Head
 		}
@@ -299,6 +305,9 @@ func (m *memberStatus) String() string {
 	}
 	if m.Committer {
 		text.WriteString(", commits")
+	}
+	if m.Shared {
+		text.WriteString(", another node has this name")
 	}
 	if !m.Ready {
 		text.WriteString(", not ready: " + m.Trouble)

@@ -11,9 +11,10 @@ import (
 func TestMemberStatusText(t *testing.T) {
 	zero, three, head := int64(0), int64(3), event.ID(9)
 	for want, m := range map[string]memberStatus{
-		"a: no answer":                         {},
-		"a: has everything":                    {Answers: true, Ready: true, Head: &head, Behind: &zero},
-		"a: at 0000000000009, 3 events behind": {Answers: true, Ready: true, Head: &head, Behind: &three},
+		"a: no answer": {},
+		"a: has everything, another node has this name":                               {Answers: true, Ready: true, Head: &head, Behind: &zero, Shared: true},
+		"a: has everything":                                                           {Answers: true, Ready: true, Head: &head, Behind: &zero},
+		"a: at 0000000000009, 3 events behind":                                        {Answers: true, Ready: true, Head: &head, Behind: &three},
 		"a: at 0000000000009, 2 events ahead of the stream, not ready: other history": {Answers: true, Head: &head, Behind: &zero, Ahead: 2, Trouble: "other history"},
 	} {
 		m.Node = "a"

@@ -359,7 +359,7 @@ func (e *aheadError) Error() string {
 // the newest one when the role had nobody.
 func (e *lease) claimWhole(ctx context.Context, seen uint64) error {
 	l := e.l
-	answers, err := l.askNodes(ctx, nil, min(l.cfg.LeaseTime/16, 300*time.Millisecond))
+	answers, err := l.askNodes(ctx, nil, min(l.cfg.LeaseTime/16, 300*time.Millisecond), nil)
 	if err != nil || l.forced {
 		return e.claim(ctx)
 	}

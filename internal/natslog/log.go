@@ -30,6 +30,8 @@ type Log struct {
 	minStay   time.Duration // see leaveServer
 	forced    bool          // for tests: it stays the committer whatever others claim
 
+	namesakeWait time.Duration // the constant, or that of a test
+
 	about     func() About // of Introduce; nil: nothing
 	lease     lease
 	committer *committer
@@ -63,7 +65,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: patience, nodesWait: cfg.within(nodesWait), minStay: minStay, advanced: make(chan struct{})}
+	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: patience, nodesWait: cfg.within(nodesWait), minStay: minStay, namesakeWait: namesakeWait, advanced: make(chan struct{})}
 	l.link, l.endLink = context.WithCancel(context.Background())
 	l.lease.init(l)
 	l.committer = newCommitter(l)
@@ -163,6 +165,7 @@ func (l *Log) Run(ctx context.Context, db *cache.DB) error {
 	var running sync.WaitGroup
 	running.Go(func() { l.committer.run(ctx) })
 	running.Go(func() { l.lease.run(ctx) })
+	running.Go(func() { l.tellNamesake(ctx) })
 	<-ctx.Done()
 	running.Wait()
 	for _, s := range subs {

@@ -100,7 +100,7 @@ func (l *Log) Nodes(ctx context.Context) (nodes []NodeStatus, incomplete, err er
 	if last.Boot != "" {
 		known[last] = true
 	}
-	answers, err := l.askNodes(ctx, known, nodesMore)
+	answers, err := l.askNodes(ctx, known, nodesMore, nil)
 	if err != nil {
 		return nil, nil, refusalOr(ctx, err)
 	}
@@ -195,8 +195,8 @@ func (l *Log) lastClaim(ctx context.Context) (last claim, err error) {
 }
 
 // askNodes returns the answers of nodes: those of known ones, and of others that answer within more
-// of the last one.
-func (l *Log) askNodes(ctx context.Context, known map[claim]bool, more time.Duration) (answers []nodeAnswer, err error) {
+// of the last one. The first answer that is enough ends it; enough may be nil.
+func (l *Log) askNodes(ctx context.Context, known map[claim]bool, more time.Duration, enough func(a *nodeAnswer) bool) (answers []nodeAnswer, err error) {
 	inbox := l.conn.NewInbox()
 	arrived := make(chan *nats.Msg, 1024)
 	sub, err := l.conn.ChanSubscribe(inbox, arrived)
@@ -216,6 +216,9 @@ func (l *Log) askNodes(ctx context.Context, known map[claim]bool, more time.Dura
 			if json.Unmarshal(msg.Data, &a) == nil && a.Boot != "" && !answered[a.claim] {
 				answered[a.claim] = true
 				answers = append(answers, a)
+				if enough != nil && enough(&a) {
+					return answers, nil
+				}
 				if known[a.claim] {
 					missing--
 				}

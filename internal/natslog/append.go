@@ -34,7 +34,7 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 	unsure := false // an attempt may have appended the drafts
 	var before role
 	for pause := repeatPause; ; pause = min(2*pause, maxPause) {
-		tried, _ := l.lease.watchRole()
+		tried, _ := l.lease.watch()
 		if tried != before {
 			before, pause = tried, repeatPause
 		}
@@ -67,7 +67,7 @@ func (l *Log) awaitCommitter(ctx context.Context, tried role, wait time.Duration
 	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	for {
-		now, changed := l.lease.watchRole()
+		now, changed := l.lease.watch()
 		if now != tried || l.lease.fullRefusal() != nil {
 			return
 		}
@@ -107,19 +107,19 @@ func (l *Log) appendFailed(ctx context.Context, err error, unsure bool) *wire.Er
 // tryAppend appends drafts through the committer. The error is errNotCommitter if nothing was
 // appended and another node may do it, and errUnknown if another attempt makes no sense.
 func (l *Log) tryAppend(ctx context.Context, log string, a *cache.Assignment) ([]event.Receipt, error) {
-	holder, mine, _ := l.lease.watch()
+	now, _ := l.lease.watch()
 	switch {
-	case mine:
+	case now.mine:
 		r := &request{Assignment: *a}
 		if err := l.committer.submit(ctx, r); err != nil {
 			return nil, responseTo(err) // the committer may still have r
 		}
 		return r.Receipts, nil
-	case holder.Boot == "" || holder.Boot == l.boot:
+	case now.holder.Boot == "" || now.holder.Boot == l.boot:
 		return nil, errNotCommitter
 	}
 	l.count(func(c *Counters) { c.Forwarded++ })
-	return l.forward(ctx, log, holder.Boot, a)
+	return l.forward(ctx, log, now.holder.Boot, a)
 }
 
 // responseTo returns the response for an error of the file that has a status.

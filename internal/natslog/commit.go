@@ -54,8 +54,8 @@ func (c *committer) submit(ctx context.Context, r *request) error {
 		r.bytes += len(r.Drafts[i].Value)
 	}
 	for {
-		_, mine, changed := c.l.lease.watch()
-		if !mine {
+		now, changed := c.l.lease.watch()
+		if !now.mine {
 			return errNotCommitter
 		}
 		select {
@@ -76,8 +76,8 @@ func (c *committer) submit(ctx context.Context, r *request) error {
 // run commits whenever this node has the lease, until ctx ends.
 func (c *committer) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		_, mine, changed := c.l.lease.watch()
-		if mine {
+		now, changed := c.l.lease.watch()
+		if now.mine {
 			c.lead(ctx)
 			continue
 		}
@@ -234,7 +234,7 @@ type pipeline struct {
 // could not be stored. What was not stored then waits, unless its outcome is unknown.
 func (p *pipeline) commit(ctx context.Context) error {
 	for {
-		_, mine, changed := p.c.l.lease.watch()
+		now, changed := p.c.l.lease.watch()
 		// A node that does not follow the stream does not know whether it is another one by now.
 		if p.flight == nil && p.next != nil && p.c.l.lease.isFollowing() {
 			p.flight, p.next = p.next, nil
@@ -244,7 +244,7 @@ func (p *pipeline) commit(ctx context.Context) error {
 			p.broken = p.prepare(p.c.collect(nil))
 			continue
 		}
-		stopped := !mine || ctx.Err() != nil || p.broken != nil
+		stopped := !now.mine || ctx.Err() != nil || p.broken != nil
 		if stopped && p.flight == nil {
 			return p.abandon(p.broken)
 		}

@@ -86,14 +86,21 @@ func (f *follower) run(ctx context.Context) error {
 	if err := f.pass(); err != nil { // there may be nothing new
 		return err
 	}
+	return f.takeAll(ctx, arrivals, failed)
+}
+
+// takeAll takes what arrives, until an error.
+func (f *follower) takeAll(ctx context.Context, arrivals <-chan arrival, failed <-chan error) error {
 	idle := time.NewTicker(idleTime)
 	defer idle.Stop()
 	var behind uint64 // the last message of the stream at the tick before
 	for {
-		var a arrival
 		select {
-		case a = <-arrivals:
+		case a := <-arrivals:
 			behind = 0
+			if err := f.take(ctx, a, arrivals); err != nil {
+				return err
+			}
 		case <-idle.C:
 			if behind > f.seq {
 				return f.l.unreachable(errLost)
@@ -104,27 +111,27 @@ func (f *follower) run(ctx context.Context) error {
 				return err
 			}
 			behind = info.State.LastSeq
-			continue
 		case err := <-failed:
 			return f.l.unreachable(err)
 		case <-ctx.Done():
 			return f.l.unreachable(context.Cause(ctx))
 		}
-		for more := true; more; {
-			if err := f.add(ctx, &a); err != nil {
-				return errors.Join(err, f.pass())
-			}
-			if more = len(f.batch.Events) < maxBatch && f.batch.Bytes < maxBatchSize; !more {
-				break
-			}
-			select {
-			case a = <-arrivals:
-			default:
-				more = false
-			}
+	}
+}
+
+// take adds an arrival to the batch, and those that are there already, and passes them on.
+func (f *follower) take(ctx context.Context, a arrival, arrivals <-chan arrival) error {
+	for {
+		if err := f.add(ctx, &a); err != nil {
+			return errors.Join(err, f.pass())
 		}
-		if err := f.pass(); err != nil {
-			return err
+		if len(f.batch.Events) >= maxBatch || f.batch.Bytes >= maxBatchSize {
+			return f.pass()
+		}
+		select {
+		case a = <-arrivals:
+		default:
+			return f.pass()
 		}
 	}
 }

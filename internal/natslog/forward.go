@@ -310,8 +310,8 @@ func (l *Log) forward(ctx context.Context, log, boot string, a *cache.Assignment
 // awaitAnswer waits for a part of an answer, as long as the node commits.
 func (l *Log) awaitAnswer(ctx context.Context, answers <-chan *nats.Msg, boot string) (*nats.Msg, error) {
 	for {
-		holder, _, changed := l.lease.watch()
-		if holder.Boot != boot {
+		now, changed := l.lease.watch()
+		if now.holder.Boot != boot {
 			return nil, errNoAnswer
 		}
 		select {

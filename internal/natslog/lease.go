@@ -66,13 +66,6 @@ func (e *lease) current() (claim, uint64) {
 	return e.holder, e.seq
 }
 
-// watch is current, with a channel that is closed when the answer changes.
-func (e *lease) watch() (holder claim, mine bool, changed <-chan struct{}) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.holder, e.mineLocked(), e.changed
-}
-
 // A role is which node commits, and by which claim.
 type role struct {
 	holder claim
@@ -80,8 +73,8 @@ type role struct {
 	mine   bool
 }
 
-// watchRole is watch, with the claim.
-func (e *lease) watchRole() (role, <-chan struct{}) {
+// watch returns the role, as far as is known, with a channel that is closed when the answer changes.
+func (e *lease) watch() (role, <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return role{e.holder, e.seq, e.mineLocked()}, e.changed
@@ -398,8 +391,8 @@ func (e *lease) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaseTime)
 	defer cancel()
 	for { // until it comes back from the stream
-		_, mine, changed := e.watch()
-		if mine {
+		now, changed := e.watch()
+		if now.mine {
 			return nil
 		}
 		select {

@@ -67,8 +67,10 @@ func (a *app) credentialsOf(server string) credentials {
 
 // dropServerCredentials leaves only the credentials of the command line, and those that the
 // config file has for the source that the command is about: those of the environment and of
-// all servers are for servers of rstream, and a source belongs to somebody else.
+// all servers are for the servers of the settings, and this address belongs to somebody else,
+// who may well pretend to be a server of rstream.
 func (a *app) dropServerCredentials() (err error) {
+	a.stranger = true
 	for flag, value := range map[string]*string{
 		"token-file": &a.credentials.tokenFile, "token-command": &a.credentials.tokenCommand, "ca": &a.credentials.ca,
 		"client-cert": &a.credentials.clientCert, "client-key": &a.credentials.clientKey,
@@ -84,23 +86,44 @@ func (a *app) dropServerCredentials() (err error) {
 	return err
 }
 
-// isServer reports whether a URL is that of a server in the settings, or below it.
-func (a *app) isServer(address string) bool {
-	servers := slices.Clone(a.servers)
+// serverOf returns the server of the settings that a URL is of, or below it.
+func (a *app) serverOf(address string) (server string, ok bool) {
+	for _, s := range a.knownServers() {
+		if isBelow := address == s || strings.HasPrefix(address, s+"/"); isBelow && len(s) > len(server) {
+			server, ok = s, true
+		}
+	}
+	return server, ok
+}
+
+// knownServers returns the URLs of the servers in the settings.
+func (a *app) knownServers() (servers []string) {
+	servers = append(servers, a.servers...)
 	if a.settings.file != nil {
 		for _, named := range a.settings.file.servers {
 			servers = append(servers, named.urls...)
 		}
 	}
-	return slices.ContainsFunc(servers, func(server string) bool {
-		server = strings.TrimRight(server, "/")
-		return address == server || strings.HasPrefix(address, server+"/")
-	})
+	for i := range servers {
+		servers[i] = strings.TrimRight(servers[i], "/")
+	}
+	return servers
 }
 
-// environmentToken returns the token of the environment, "" if the command is about a source.
+// chooseServer makes the command one about a server of the settings.
+func (a *app) chooseServer(server string) (err error) {
+	a.servers = []string{server}
+	if err := a.checkAuthorization(); err != nil {
+		return err
+	}
+	a.tls, err = a.tlsConfig()
+	return err
+}
+
+// environmentToken returns the token of the environment, "" if it is not for those that the command
+// is about.
 func (a *app) environmentToken() string {
-	if a.source != nil {
+	if a.stranger {
 		return ""
 	}
 	return strings.TrimSpace(os.Getenv(tokenVariable))

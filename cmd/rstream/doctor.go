@@ -14,10 +14,9 @@ import (
 )
 
 type doctorOptions struct {
-	topic   string
-	listen  time.Duration
-	headers []string
-	strict  bool
+	topic  string
+	listen time.Duration
+	strict bool
 }
 
 const doctorLong = `Diagnose an event stream and the proxies in front of it, and print how to fix each
@@ -44,7 +43,7 @@ func newDoctorCommand(a *app) *cobra.Command {
   rstream doctor http://127.0.0.1:8420/events?topic=alice --for 70s
   rstream doctor https://example.com/sse --header 'Authorization: Bearer …'
   rstream doctor --strict -q || alert 'the stream has a problem'`,
-		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
+		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0", anyHeaderAnnotation: "yes"},
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && a.source != nil {
@@ -53,9 +52,10 @@ func newDoctorCommand(a *app) *cobra.Command {
 			if a.source != nil {
 				args = []string{a.source.url}
 			}
-			cfg, err := o.doctorConfig(append(args, a.servers...)[0])
+			target := append(args, a.servers...)[0]
+			cfg, err := o.doctorConfig(target)
 			if err == nil {
-				err = a.addToken(cmd.Context(), &cfg)
+				err = a.addCredentials(cmd.Context(), &cfg, target)
 			}
 			if err != nil {
 				return err
@@ -68,7 +68,6 @@ func newDoctorCommand(a *app) *cobra.Command {
 	f.DurationVar(&o.listen, "for", 20*time.Second, "listen for `DURATION`")
 	f.StringVar(&o.topic, "topic", "", "`TOPIC` to read if URL is the root of an rstream server (default *)")
 	forLineOnly(f, "topic") // that of serve is what a mirror has
-	f.StringArrayVar(&o.headers, "header", nil, "send `HEADER`, such as 'Authorization: Bearer …', or each line of @FILE; repeat for more")
 	f.BoolVar(&o.strict, "strict", false, "also fail on a warning")
 	return cmd
 }
@@ -95,30 +94,28 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 			return cfg, usagef("--topic needs the root of a server; %s is the URL of a stream", wire.RedactURL(cfg.URL.String()))
 		}
 	}
-	cfg.Header, err = parseHeaders(o.headers)
-	return cfg, err
+	return cfg, nil
 }
 
-// addToken adds the token and the headers for the server of cfg, unless --header has others.
-func (a *app) addToken(ctx context.Context, cfg *doctor.Config) error {
-	server := strings.TrimRight(cfg.URL.String(), "/")
-	if a.source != nil {
-		server = a.source.url // as the settings write it
-	} else if !a.isServer(server) {
-		a.source = &chosenSource{url: server}
+// addCredentials adds the token, the headers and the certificate for target: those that the settings
+// have for it, or only those of the command line if it is not in the settings.
+func (a *app) addCredentials(ctx context.Context, cfg *doctor.Config, target string) error {
+	server, isOurs := a.serverOf(target)
+	switch {
+	case a.source != nil:
+		server = a.source.url
+	case isOurs:
+		if err := a.chooseServer(server); err != nil {
+			return err
+		}
+	default:
+		server = target
+		a.source = &chosenSource{url: target}
 		if err := a.dropServerCredentials(); err != nil {
 			return err
 		}
 	}
-	cfg.TLS = a.tls
-	for name, values := range a.credentialsOf(server).headers {
-		if cfg.Header[name] == nil {
-			cfg.Header[name] = values
-		}
-	}
-	if cfg.Header.Get("Authorization") != "" {
-		return nil
-	}
+	cfg.TLS, cfg.Header = a.tls, a.requestHeaders(server)
 	token, err := a.serverToken(ctx, server)
 	if token != "" {
 		cfg.Header.Set("Authorization", "Bearer "+token)

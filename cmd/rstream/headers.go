@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -144,9 +146,16 @@ func (a *app) requestHeaders(server string) http.Header {
 	return headers
 }
 
+// anyHeaderAnnotation marks commands whose requests may have any header.
+const anyHeaderAnnotation = "any header"
+
 // readHeaders parses --header.
-func (a *app) readHeaders() (err error) {
-	if a.headers, err = parseRequestHeaders(a.credentials.headerArgs); err != nil {
+func (a *app) readHeaders(cmd *cobra.Command) (err error) {
+	parse := parseRequestHeaders
+	if cmd.Annotations[anyHeaderAnnotation] != "" {
+		parse = parseHeaders
+	}
+	if a.headers, err = parse(a.credentials.headerArgs); err != nil {
 		if from := a.settings.sourceOf("header"); from != "" {
 			err = fmt.Errorf("%s: %w", from, err)
 		}

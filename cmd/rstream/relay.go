@@ -71,7 +71,7 @@ func (a *app) newRelayedSource(named *namedSource) (*relayedSource, error) {
 		return nil, usagef("source %s: %w", named.name, err)
 	}
 	s := &relayedSource{chosenSource: &chosenSource{name: named.name, url: named.url, kind: kind, credentials: named.credentials}}
-	alone := &app{settings: a.settings, source: s.chosenSource, err: a.err, quiet: a.quiet}
+	alone := &app{settings: a.settings, source: s.chosenSource, stranger: true, err: a.err, quiet: a.quiet}
 	if alone.tls, err = alone.tlsConfig(); err != nil {
 		return nil, err
 	}

@@ -36,8 +36,11 @@ type app struct {
 
 	servers []string
 	source  *chosenSource // if set, the command is about it and not about a server
-	named   bool          // --server is on the command line
-	cache   string
+	// stranger is true if the command is about a source, or about a server that is not in the
+	// settings: neither gets credentials of the settings.
+	stranger bool
+	named    bool // --server is on the command line
+	cache    string
 
 	credentials credentials
 	headers     http.Header // of --header

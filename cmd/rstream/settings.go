@@ -65,7 +65,7 @@ func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 		}
 		return err
 	}
-	if err := a.readHeaders(); err != nil {
+	if err := a.readHeaders(cmd); err != nil {
 		return err
 	}
 	if a.source == nil { // else they were read when it was chosen

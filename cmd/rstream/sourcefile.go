@@ -86,26 +86,26 @@ func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err e
 }
 
 // chooseAddress sets what the command is about: the server at a URL, or else the source.
-func (a *app) chooseAddress(cmd *cobra.Command, address string) (err error) {
-	if !a.isServerAddress(cmd, address) {
-		return a.chooseSource(cmd, address, nil)
+func (a *app) chooseAddress(cmd *cobra.Command, address string) error {
+	server := strings.TrimRight(address, "/")
+	if slices.Contains(a.knownServers(), server) {
+		return a.chooseServer(server)
 	}
-	a.servers = []string{strings.TrimRight(address, "/")}
-	a.tls, err = a.tlsConfig()
-	return err
+	a.servers = []string{server}
+	if err := a.dropServerCredentials(); err != nil || a.isServerAddress(cmd, address) {
+		return err
+	}
+	return a.chooseSource(cmd, address, nil)
 }
 
-// isServerAddress reports whether a server of rstream is at a URL. It asks there only if
-// nothing on this machine knows: neither the settings, nor the copies, nor the sources.
+// isServerAddress reports whether a server of rstream is at a URL that is not in the settings. It
+// asks there only if nothing on this machine knows: neither the copies, nor the sources.
 func (a *app) isServerAddress(cmd *cobra.Command, address string) bool {
 	u, err := source.ParseURL(address)
 	if err != nil || u.RawQuery != "" || !source.KindOf(u).IsGuess() {
 		return false
 	}
 	server := strings.TrimRight(address, "/")
-	if a.isNamedServer(server) {
-		return true
-	}
 	if known, err := loadServers(); err == nil && known[wire.WithoutUser(server)] != "" {
 		return true
 	}
@@ -115,17 +115,6 @@ func (a *app) isServerAddress(cmd *cobra.Command, address string) bool {
 	ctx, cancel := context.WithTimeout(cmd.Context(), probeTime)
 	defer cancel()
 	return client.Ready(ctx, client.Config{Servers: []string{server}, TLS: a.tls}) == nil // no token: it may be anybody's
-}
-
-// isNamedServer reports whether the settings have a server with this URL.
-func (a *app) isNamedServer(server string) bool {
-	urls := slices.Clone(a.servers)
-	if a.settings.file != nil {
-		for _, named := range a.settings.file.servers {
-			urls = append(urls, named.urls...)
-		}
-	}
-	return slices.ContainsFunc(urls, func(url string) bool { return strings.TrimRight(url, "/") == server })
 }
 
 func exists(path string) bool {

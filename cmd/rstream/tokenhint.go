@@ -16,6 +16,7 @@ import (
 // The hints for a request that a log refuses, if nothing is known of its token.
 const (
 	unauthorizedHint = "name a file with a token in --token-file, or set RSTREAM_TOKEN"
+	strangerHint     = "name the server with --server, which then gets RSTREAM_TOKEN; or name a file with a token in --token-file"
 	forbiddenHint    = "ask the server's operator for a token that covers the topic"
 )
 
@@ -26,10 +27,12 @@ func (a *app) hintFor(cmd *cobra.Command, err error) string {
 	if sent == nil {
 		return hint
 	}
-	switch hint {
-	case unauthorizedHint:
+	switch {
+	case hint == unauthorizedHint && a.stranger && sent.text == "" && sent.from != "--header":
+		return strangerHint
+	case hint == unauthorizedHint:
 		return sent.hintOf401(err, time.Now())
-	case forbiddenHint:
+	case hint == forbiddenHint:
 		return sent.hintOf403()
 	}
 	return hint

@@ -64,12 +64,7 @@ func (a *app) newCacheFile(path, log string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = changeServers(func(known map[string]string) {
-		for _, url := range a.servers {
-			known[wire.WithoutUser(url)] = log
-		}
-	})
-	return path, err
+	return path, learnServers(log, a.servers...)
 }
 
 // newDataFile returns the default file for the copy of a log, in a folder that exists.

@@ -142,7 +142,7 @@ func TestCarryOverStopped(t *testing.T) {
 	}))
 	defer http.Close()
 	_, err = newDataFile(old.Log())
-	if err := errors.Join(err, learnServer(http.URL, old.Log())); err != nil {
+	if err := errors.Join(err, learnServers(old.Log(), http.URL)); err != nil {
 		t.Fatal(err)
 	}
 	db, err := cache.Open(t.Context(), filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: old.Log()})

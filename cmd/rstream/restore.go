@@ -10,6 +10,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // explainOtherLog handles the error that the server now serves another log than the
@@ -31,13 +32,30 @@ func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	case errors.As(failed, &left), failed != nil && ctx.Err() != nil:
 		return errors.Join(err, failed) // the next command tries again
 	case s.app.cache == "" && (path == "" || failed != nil):
-		return errors.Join(err, failed, forgetServer(other.URL))
+		return errors.Join(err, failed, s.relearnServers(other.URL, ""))
 	case s.app.cache == "":
-		return errors.Join(err, learnServer(other.URL, other.Got))
+		return errors.Join(err, s.relearnServers(other.URL, other.Got))
 	case path == "" || failed != nil:
 		return errors.Join(err, failed)
 	}
 	return &carriedError{err, s.app.cache, path}
+}
+
+// relearnServers records that a server serves a log, or that its log is not known if that is "". The
+// other servers of the command are taken to do as it does if they were known for the old log: one that
+// is away for good would keep the old copy in use.
+func (s *session) relearnServers(url, log string) error {
+	known, err := loadServers()
+	if err != nil {
+		return err
+	}
+	urls := []string{url}
+	for _, other := range s.app.servers {
+		if known[wire.WithoutUser(other)] == s.db.Log() {
+			urls = append(urls, other)
+		}
+	}
+	return learnServers(log, urls...)
 }
 
 // A leftError says that waiting appends were not carried over: they exist nowhere else.

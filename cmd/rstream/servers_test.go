@@ -27,13 +27,13 @@ func TestServersFileHasNoPasswords(t *testing.T) {
 	if _, log, err := a.cacheFile(t.Context()); err != nil || log != "0123456789ABCDEF" {
 		t.Errorf("the log is %q, %v", log, err)
 	}
-	if err := learnServer("http://u:Hunter2@c", "0123456789ABCDEF"); err != nil {
+	if err := learnServers("0123456789ABCDEF", "http://u:Hunter2@c"); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(path); err != nil || strings.Contains(string(b), "Hunter") || !strings.Contains(string(b), `"http://c"`) {
 		t.Errorf("the file is %s, %v", b, err)
 	}
-	if err := forgetServer("http://u:Hunter2@c"); err != nil {
+	if err := learnServers("", "http://u:Hunter2@c"); err != nil {
 		t.Fatal(err)
 	}
 	if known, err = loadServers(); err != nil || len(known) != 2 {

@@ -61,10 +61,15 @@ func changeServers(change func(map[string]string)) error {
 	return replaceFile(path, append(b, '\n'), 0o600)
 }
 
-func learnServer(url, log string) error {
-	return changeServers(func(known map[string]string) { known[wire.WithoutUser(url)] = log })
-}
-
-func forgetServer(url string) error {
-	return changeServers(func(known map[string]string) { delete(known, wire.WithoutUser(url)) })
+// learnServers records that servers serve a log, or, if that is "", that their log is not known.
+func learnServers(log string, urls ...string) error {
+	return changeServers(func(known map[string]string) {
+		for _, url := range urls {
+			if url = wire.WithoutUser(url); log == "" {
+				delete(known, url)
+			} else {
+				known[url] = log
+			}
+		}
+	})
 }

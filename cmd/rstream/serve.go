@@ -119,7 +119,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
 	f.StringSliceVar(&o.sources, "source", nil, "append the events of the source `NAME` to the log; repeat for more")
 	f.StringVar(&o.mirror, "mirror", "", "serve the log of the server at `URL`, and pass appends on to it")
-	f.StringSliceVar(&o.topics, "topic", nil, "mirror the `TOPIC` only; repeat for more")
+	f.StringArrayVar(&o.topics, "topic", nil, "mirror the `TOPIC` only; repeat for more")
 	o.clusterFlags.addClusterFlags(cmd)
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -52,4 +53,23 @@ func (a *authority) sign(t *testing.T, c *x509.Certificate) tls.Certificate {
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
+}
+
+// makeCertificate writes a certificate for a client to own.pem, and its key to own.key.
+func makeCertificate(t *testing.T, dir string) {
+	t.Helper()
+	own := newAuthority(t, filepath.Join(dir, "authority.pem")).sign(t, &x509.Certificate{NotAfter: time.Now().Add(time.Hour)})
+	key, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, filepath.Join(dir, "own.pem"), "CERTIFICATE", own.Certificate[0])
+	writePEM(t, filepath.Join(dir, "own.key"), "PRIVATE KEY", key)
+}
+
+func writePEM(t *testing.T, path, kind string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -256,10 +256,10 @@ func scalarValue(node *yaml.Node) (string, error) {
 	return value.Value, nil
 }
 
-// parseCredential reads a setting of a named server.
-func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) {
+// parseCredential reads a setting of a named server or source, which is in a list.
+func (c *credentials) parseCredential(list, key string, value *yaml.Node) (err error) {
 	if key == "header" {
-		return c.parseHeaderSetting(value)
+		return c.parseHeaderSetting(list, value)
 	}
 	for _, s := range c.settings() {
 		if s.name == key {
@@ -267,7 +267,7 @@ func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) 
 			return err
 		}
 	}
-	return fmt.Errorf("line %d: servers: unknown setting %q", value.Line, key)
+	return fmt.Errorf("line %d: %s: unknown setting %q", value.Line, list, key)
 }
 
 // A credentialSetting is a setting of a named server besides its headers.
@@ -315,14 +315,14 @@ func (c *credentials) nodes() (nodes []*yaml.Node) {
 	return append(nodes, textNode("header"), list)
 }
 
-// parseHeaderSetting reads the headers of a named server.
-func (c *credentials) parseHeaderSetting(value *yaml.Node) error {
+// parseHeaderSetting reads the headers of a named server or source.
+func (c *credentials) parseHeaderSetting(list string, value *yaml.Node) error {
 	values, err := scalarValues(value)
 	if err != nil {
 		return err
 	}
 	if c.headers, err = parseRequestHeaders(values); err != nil {
-		return fmt.Errorf("line %d: servers: %w", value.Line, err)
+		return fmt.Errorf("line %d: %s: %w", value.Line, list, err)
 	}
 	return nil
 }
@@ -342,7 +342,7 @@ func parseServers(node *yaml.Node) (servers []namedServer, err error) {
 			case "url":
 				s.urls, err = scalarValues(value)
 			default:
-				err = s.credentials.parseCredential(key, value)
+				err = s.credentials.parseCredential("servers", key, value)
 			}
 			return err
 		})

@@ -138,10 +138,25 @@ func (c credentials) orElse(own credentials, token string) credentials {
 	if c.ca == "" {
 		c.ca = own.ca
 	}
-	if c.clientCert == "" {
+	if c.clientCert == "" && c.clientKey == "" {
 		c.clientCert, c.clientKey = own.clientCert, own.clientKey
 	}
 	return c
+}
+
+// storedCredentials returns the credentials of the command line as the config file has them for the
+// servers, or the source, of b: checked, and with names of files that mean the same in every folder.
+func (a *app) storedCredentials(b *app) (credentials, error) {
+	b.credentials, b.err, b.quiet = a.credentials, a.err, a.quiet
+	if err := b.credentials.makeAbsolute(); err != nil {
+		return credentials{}, err
+	}
+	if _, err := parseRequestHeaders(b.credentials.headerArgs); err != nil {
+		return credentials{}, err
+	}
+	var err error
+	b.tls, err = b.tlsConfig()
+	return b.credentials, err
 }
 
 // credentialVariables returns the credentials for a server as environment variables of another

@@ -55,7 +55,7 @@ func (a *app) newFollowed(ctx context.Context, o *serveOptions) (*followed, erro
 
 // newMirrored returns the log of the server of --mirror.
 func (a *app) newMirrored(ctx context.Context, o *serveOptions, topics []event.Topic) (*followed, error) {
-	alone := &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err}
+	alone := &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err, quiet: a.quiet}
 	if err := alone.nameServers(); err != nil {
 		return nil, err
 	}

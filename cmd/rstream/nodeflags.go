@@ -71,7 +71,7 @@ type boardLink struct {
 // environment and the config file have for them.
 func (a *app) newBoardLinks(o *nodeFlags) (links boardLinks, err error) {
 	for _, name := range o.boards {
-		alone := &app{settings: a.settings, credentials: a.credentials, headers: a.headers, servers: []string{name}, err: a.err}
+		alone := &app{settings: a.settings, credentials: a.credentials, headers: a.headers, servers: []string{name}, err: a.err, quiet: a.quiet}
 		if err := alone.nameServers(); err != nil {
 			return nil, err
 		}

@@ -80,18 +80,15 @@ func (a *app) runServerAdd(s namedServer) error {
 		return usagef("name %q: want a word without : and /", s.name)
 	}
 	b := &app{servers: slices.Clone(s.urls), settings: &settings{}}
-	if err := b.nameServers(); err != nil {
+	err := b.nameServers()
+	if err != nil {
 		return err
 	}
-	s.urls, b.credentials = b.servers, a.credentials
-	if err := b.credentials.makeAbsolute(); err != nil {
+	s.urls = b.servers
+	if s.credentials, err = a.storedCredentials(b); err != nil {
 		return err
 	}
-	if _, err := b.tlsConfig(); err != nil {
-		return err
-	}
-	s.credentials = b.credentials
-	err := namedServers.add(a, s.name, s.node(), func(top *yaml.Node) error {
+	err = namedServers.add(a, s.name, s.node(), func(top *yaml.Node) error {
 		if namedSources.has(top, s.name) {
 			return &exitError{exitFailed, "source " + s.name + " exists already, and --server would no longer find it", "choose another name"}
 		}

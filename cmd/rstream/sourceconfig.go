@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -71,9 +72,7 @@ func (s *namedSource) parseSetting(key string, value *yaml.Node) (err error) {
 	case i >= 0:
 		*values[i], err = scalarValue(value)
 	default:
-		if s.credentials.parseCredential(key, value) != nil {
-			err = fmt.Errorf("line %d: sources: unknown setting %q", value.Line, key)
-		}
+		err = s.credentials.parseCredential("sources", key, value)
 	}
 	return err
 }
@@ -87,6 +86,7 @@ func (s *namedSource) node() *yaml.Node {
 			node.Content = append(node.Content, textNode(name), textNode(*values[i]))
 		}
 	}
+	node.Content = append(node.Content, s.credentials.nodes()...)
 	return node
 }
 
@@ -129,7 +129,8 @@ func newSourceAddCommand(a *app) *cobra.Command {
 		Long: `Add a named source to the user's config file, which is created if it does not exist.
 --server then takes the name. The flags say how the stream is read and what becomes of
 its events; "rstream source try" shows it. Without --kind, a server of which the URL says
-nothing is asked once whether it is rstream's. Comments in the file stay.`,
+nothing is asked once whether it is rstream's. --token-file, --ca and the other flags
+for credentials become settings of the source. Comments in the file stay.`,
 		Example: `  rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
   rstream source add chat https://a.example/sse --path .room --where '.bot|not'`,
 		Args:              argCount(2, 2, "a NAME and the URL of a stream"),
@@ -149,6 +150,9 @@ func (a *app) runSourceAdd(ctx context.Context, s namedSource) error {
 	if !isWord(s.name) || strings.HasPrefix(s.name, ".") {
 		return usagef("name %q: want a word without : and /, which does not begin with a dot", s.name)
 	}
+	if strings.ContainsAny(s.name, ",\"") { // --source takes a list
+		return usagef("name %q: want a word without commas and quotes", s.name)
+	}
 	u, err := source.ParseURL(s.url)
 	if err != nil {
 		return usagef("URL: %w", err)
@@ -157,7 +161,11 @@ func (a *app) runSourceAdd(ctx context.Context, s namedSource) error {
 	if err != nil {
 		return err
 	}
-	if s.flags == (sourceFlags{maxBytes: s.flags.maxBytes}) && kind.IsGuess() && isRstreamSource(ctx, s.url) {
+	b := &app{source: &chosenSource{url: s.url}, stranger: true, settings: &settings{}}
+	if s.credentials, err = a.storedCredentials(b); err != nil {
+		return err
+	}
+	if s.flags == (sourceFlags{maxBytes: s.flags.maxBytes}) && kind.IsGuess() && isRstreamSource(ctx, s.url, b.tls) {
 		s.flags.kind = rstreamKind
 	}
 	if _, err := source.NewMapper(s.name, kind.Mapping); err != nil {
@@ -193,14 +201,14 @@ const rstreamKind = "rstream"
 
 // isRstreamSource asks the server at the URL of a source, without a token, whether it is one of
 // rstream's. One that does not answer is not.
-func isRstreamSource(ctx context.Context, address string) bool {
+func isRstreamSource(ctx context.Context, address string, secure *tls.Config) bool {
 	server, err := source.ServerURL(address)
 	if err != nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	return client.Ready(ctx, client.Config{Servers: []string{server}}) == nil
+	return client.Ready(ctx, client.Config{Servers: []string{server}, TLS: secure}) == nil
 }
 
 func newSourceResetCommand(a *app) *cobra.Command {

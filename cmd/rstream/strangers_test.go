@@ -4,8 +4,6 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rstream-dev/rstream/internal/server"
 )
@@ -75,18 +72,8 @@ func newStranger(t *testing.T, dir string) *stranger {
 			t.Error(err)
 		}
 	})
-	own := newAuthority(t, filepath.Join(dir, "own-ca.pem")).sign(t, &x509.Certificate{NotAfter: time.Now().Add(time.Hour)})
-	key, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"ca.pem": {Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}, "own.pem": {Type: "CERTIFICATE", Bytes: own.Certificate[0]}, "own.key": {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writePEM(t, filepath.Join(dir, "ca.pem"), "CERTIFICATE", srv.Certificate().Raw)
+	makeCertificate(t, dir)
 	s.url = srv.URL
 	return s
 }

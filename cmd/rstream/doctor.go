@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/doctor"
+	"github.com/rstream-dev/rstream/internal/source"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -47,20 +48,24 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && a.source != nil {
-				return usagef("%s and --server cannot be combined", wire.RedactURL(args[0]))
+				return usagef("%s and --server cannot be combined", source.ShownURL(args[0]))
 			}
 			if a.source != nil {
 				args = []string{a.source.url}
 			}
 			target := append(args, a.servers...)[0]
-			cfg, err := o.doctorConfig(target)
+			shown := source.ShownURL(target)
+			if _, isOurs := a.serverOf(target); isOurs && a.source == nil {
+				shown = wire.RedactURL(target)
+			}
+			cfg, err := o.doctorConfig(target, shown)
 			if err == nil {
 				err = a.addCredentials(cmd.Context(), &cfg, target)
 			}
 			if err != nil {
 				return err
 			}
-			return runDoctor(cmd.Context(), a, o, cfg)
+			return runDoctor(cmd.Context(), a, o, cfg, shown)
 		},
 	}
 	f := cmd.Flags()
@@ -75,8 +80,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 // maxListen bounds how much is recorded.
 const maxListen = time.Hour
 
-// doctorConfig turns the flags into a doctor.Config.
-func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err error) {
+// doctorConfig turns the flags into a doctor.Config. shown is target without its secrets.
+func (o *doctorOptions) doctorConfig(target, shown string) (cfg doctor.Config, err error) {
 	if o.listen < time.Second || o.listen > maxListen {
 		return cfg, usagef("--for %s: want 1s to %s", o.listen, maxListen)
 	}
@@ -91,7 +96,7 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 			return cfg, &usageError{err}
 		}
 		if strings.Trim(cfg.URL.Path, "/") != "" && !strings.HasSuffix(cfg.URL.Path, "/") {
-			return cfg, usagef("--topic needs the root of a server; %s is the URL of a stream", wire.RedactURL(cfg.URL.String()))
+			return cfg, usagef("--topic needs the root of a server; %s is the URL of a stream", shown)
 		}
 	}
 	return cfg, nil
@@ -139,9 +144,9 @@ type doctorLine struct {
 	Requests int             `json:"requests"`
 }
 
-func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) error {
+func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config, shown string) error {
 	if a.out.isForPerson() {
-		a.note("listening to %s for %s", visible(wire.RedactURL(cfg.URL.String())), cfg.Listen)
+		a.note("listening to %s for %s", visible(shown), cfg.Listen)
 	}
 	var report doctor.Report
 	var failed error
@@ -162,7 +167,7 @@ func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) 
 	if err != nil {
 		return err
 	}
-	if err := a.printDoctor(wire.RedactURL(cfg.URL.String()), report); err != nil {
+	if err := a.printDoctor(shown, report); err != nil {
 		return err
 	}
 	return doctorStatus(report, o.strict)

@@ -149,3 +149,34 @@ func TestRelayedSourceGetsNoToken(t *testing.T) {
 		t.Errorf("the token is %q, %v", token, err)
 	}
 }
+
+// The parameters of the URL of a stream may be secret. Doctor shows none, nor those of redirects.
+func TestDoctorShowsNoParameters(t *testing.T) {
+	alone(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			http.Redirect(w, r, "/second?auth=s3cret", http.StatusFound)
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, []byte("sources:\n  - name: foreign\n    url: "+srv.URL+"/first?auth=s3cret\n    kind: sse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ args, want string }{
+		{"doctor -s foreign --for 1s", `"url":"URL/first"`},
+		{"doctor -s foreign --for 1s -o text", "URL/first: "},
+		{"doctor URL/first?auth=s3cret --for 1s", "redirected to URL/second?…"},
+		{"doctor -s foreign --for 1s --topic alice", "; URL/first is the URL of a stream"},
+		{"doctor -s foreign URL/first?auth=s3cret", "URL/first and --server cannot be combined"},
+	} {
+		want := strings.Replace(test.want, "URL", srv.URL, 1)
+		args := append(strings.Fields(strings.ReplaceAll(test.args, "URL", srv.URL)), "--config", config)
+		r := runCommand(t, args...)
+		if said := r.out + r.err; strings.Contains(said, "s3cret") || !strings.Contains(said, want) {
+			t.Errorf("%s: %+v", test.args, r)
+		}
+	}
+}

@@ -107,15 +107,25 @@ func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*htt
 			return resp, nil
 		}
 		resp.Body.Close()
-		t.Hops = append(t.Hops, wire.RedactURL(next.String()))
+		t.Hops = append(t.Hops, shownURL(next))
 		if len(t.Hops) > maxHops {
 			return nil, fmt.Errorf("stopped after %d redirects", maxHops)
 		}
 		if next.Scheme != "http" && next.Scheme != "https" {
-			return nil, fmt.Errorf("redirected to %s", shortenLine(wire.RedactURL(next.String())))
+			return nil, fmt.Errorf("redirected to %s", shortenLine(shownURL(next)))
 		}
 		at = next
 	}
+}
+
+// shownURL returns a URL without its user, password and parameters, which may be secret.
+func shownURL(u *url.URL) string {
+	bare := *u
+	bare.User, bare.RawQuery, bare.Fragment, bare.RawFragment = nil, "", "", ""
+	if u.RawQuery != "" {
+		return bare.String() + "?…"
+	}
+	return bare.String()
 }
 
 func isRedirect(status int) bool {

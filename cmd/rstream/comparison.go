@@ -71,9 +71,9 @@ func (a *app) printComparison(t event.Topic, c *client.Comparison, events bool) 
 		fmt.Fprintln(w, "round\tstrategy\tbytes up\tbytes down\twhy")
 	}
 	for i, r := range e.Rounds {
-		fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%s\n", i+1, r.Strategy, r.Up, r.Down, r.Why)
+		fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%s\n", i+1, r.Strategy, r.Up, r.Down, visible(r.Why))
 	}
 	_ = w.Flush() // memory: it does not fail
-	fmt.Fprintf(&b, "%s: %s: %s; %s asked for, %d saved\n", t, e.Strategy, e.Why, count(e.Asked, "event"), e.Saved)
+	fmt.Fprintf(&b, "%s: %s: %s; %s asked for, %d saved\n", t, e.Strategy, visible(e.Why), count(e.Asked, "event"), e.Saved)
 	return a.writeAside(visibleLines(b.String()))
 }

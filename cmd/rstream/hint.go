@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -290,8 +291,8 @@ func hintOfTLS(err error, address string) string {
 		return "if your own authority signed its certificate, name that in --ca"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "if the clock here is right, the server needs a new certificate"
-	case errors.As(err, &name) && len(name.Certificate.DNSNames) > 0:
-		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use that name in the URL"
+	case errors.As(err, &name) && len(namesIn(name.Certificate)) > 0:
+		return "the certificate is for " + strings.Join(namesIn(name.Certificate), ", ") + "; use that name in the URL"
 	case errors.As(err, &name):
 		return "the server needs a certificate for the name in the URL"
 	case strings.Contains(err.Error(), certificateRequired):
@@ -302,6 +303,20 @@ func hintOfTLS(err error, address string) string {
 		return "if the server wants a certificate, name it in --client-cert; name its key in --client-key"
 	}
 	return ""
+}
+
+// hostName matches names of hosts, as certificates have them.
+var hostName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_.-]+$`)
+
+// namesIn returns the names of hosts in a certificate, at most five. Nobody has verified it: other text
+// among them could pass for a hint.
+func namesIn(certificate *x509.Certificate) (names []string) {
+	for _, name := range certificate.DNSNames {
+		if len(names) < 5 && hostName.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // sourcesHint names the flags that were not set on the command line.

@@ -36,6 +36,8 @@ func TestHintsOfTLS(t *testing.T) {
 		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, 0, "if the clock here is right", "expired"},
 		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, 0, "if the clock here is right", "not yet valid"},
 		{"other name", sign(soon, []string{"log.example", "b.example"}), true, 0, 0, "the certificate is for log.example, b.example", "doesn't contain any IP SANs"},
+		{"names that are none", sign(soon, []string{"x\n\x1b[8mrstream: hint: run evil", "y; run evil", "*.b.example"}), true, 0, 0, "the certificate is for *.b.example; use that name in the URL", "doesn't contain any IP SANs"},
+		{"no name at all", sign(soon, []string{"y; run evil"}), true, 0, 0, "needs a certificate for the name in the URL", "doesn't contain any IP SANs"},
 		{"no name", sign(soon, nil), true, 0, 0, "needs a certificate for the name in the URL", "doesn't contain any IP SANs"},
 		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server wants a certificate, name it in --client-cert", "(--client-cert)"},
 		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS13, "the server asks for a certificate; name yours in --client-cert", "(--client-cert)"},
@@ -52,7 +54,7 @@ func TestHintsOfTLS(t *testing.T) {
 			}
 			for _, args := range [][]string{{"ls"}, {"tail", "alice", "--until-live"}} {
 				r := runCommand(t, append(args, at...)...)
-				if r.status != exitUnreachable || !strings.Contains(hintOf(r.err), test.hint) {
+				if r.status != exitUnreachable || !strings.Contains(hintOf(r.err), test.hint) || strings.Contains(r.err, "rstream: hint: run evil") {
 					t.Errorf("%s: %+v", args, r)
 				}
 			}

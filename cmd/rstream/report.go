@@ -110,7 +110,7 @@ func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line) // one failure may be met twice
 	}
 	if h := a.hintFor(cmd, err); h != "" {
-		for _, line := range hintLines(plainLines(h)) {
+		for _, line := range hintLines(visibleLine(h)) {
 			fmt.Fprintf(stderr, "%s%s\n", hintPrefix, line)
 		}
 	}
@@ -119,7 +119,7 @@ func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
 const hintPrefix = "rstream: hint: "
 
 // clauseEnd is where a hint may end a line.
-var clauseEnd = regexp.MustCompile(`; |\. |\n`)
+var clauseEnd = regexp.MustCompile(`; |\. `)
 
 // hintLines breaks a hint that is wider than a line after one of its clauses. Quoted commands
 // stay whole, so that they can be copied.
@@ -135,7 +135,7 @@ func hintLines(hint string) (lines []string) {
 		}
 		rest = rest[len(clause)+len(end):]
 		if line != "" && len(hintPrefix)+runewidth.StringWidth(line+clause) > helpWidth {
-			lines, line = append(lines, strings.TrimRight(line, "; .\n")), ""
+			lines, line = append(lines, strings.TrimRight(line, "; .")), ""
 		}
 		line += clause + end
 	}

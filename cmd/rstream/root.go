@@ -355,7 +355,7 @@ func (a *app) writeAside(text string) error {
 
 // note prints a note for a person, except with --quiet.
 func (a *app) note(format string, args ...any) {
-	text := plainLines(wire.Redact(fmt.Sprintf(format, args...)))
+	text := visibleLine(wire.Redact(fmt.Sprintf(format, args...)))
 	switch {
 	case a.quiet:
 	case a.say != nil:

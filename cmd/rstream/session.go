@@ -108,7 +108,7 @@ func (a *app) onLeave(server string, cause error) {
 // onRetry says that an attempt failed: on a terminal, in one line that changes.
 func (a *app) onRetry(err error, pause time.Duration) {
 	if a.footer != nil && !a.quiet {
-		a.footer.show("%s; trying again in %s", wire.Redact(err.Error()), pause.Round(100*time.Millisecond))
+		a.footer.show("%s; trying again in %s", visibleLine(wire.Redact(err.Error())), pause.Round(100*time.Millisecond))
 		return
 	}
 	a.note("%v; trying again in %s", err, pause.Round(100*time.Millisecond))

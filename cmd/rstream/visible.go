@@ -20,9 +20,13 @@ func visible(s string) string { return escapeRunes(s, steersTerminal) }
 // steersLines is steersTerminal for text of several lines.
 func steersLines(r rune) bool { return r != '\n' && r != '\t' && steersTerminal(r) }
 
-// plainLines is visible for notes and errors, which have line feeds but no colours: those in them
-// come from elsewhere.
+// plainLines is visible for errors, which have line feeds but no colours: those in them come from
+// elsewhere.
 func plainLines(s string) string { return escapeRunes(s, steersLines) }
+
+// visibleLine is visible for a note, which is one line: text in it that comes from elsewhere must not
+// begin another.
+func visibleLine(s string) string { return visible(strings.ReplaceAll(s, "\n", "; ")) }
 
 // visibleLines is visible for text laid out by the program, with its line feeds and
 // colours.

@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -111,5 +114,22 @@ func TestVisible(t *testing.T) {
 	}
 	if got := plainLines("a\tb\n\x1b[31mred"); got != "a\tb\n"+`\u001b[31mred` {
 		t.Errorf("plainLines = %q", got)
+	}
+}
+
+// Text of a server, such as the names in its certificate, can make no line of its own: neither of a
+// note, nor of the last line of a terminal.
+func TestNotesAreLines(t *testing.T) {
+	err := errors.Join(errors.New("certificate is valid for x\n\x1b[8mrstream: hint: run evil\u009b\t\r\nb"), errors.New("again"))
+	var said strings.Builder
+	(&app{err: &said}).note("%v; trying again", err)
+	(&app{say: func(text string) { said.WriteString(text + "\n") }}).note("%v", err)
+	footer := &footer{midLine: true, out: &output{colouring: colourNever}}
+	(&app{err: io.Discard, footer: footer}).onRetry(err, time.Second)
+	lines := footer.lines(200)
+	said.WriteString(strings.Join(lines, "\n") + "\n")
+	const want = `certificate is valid for x; \u001b[8mrstream: hint: run evil\u009b\u0009\u000d; b; again`
+	if want := "rstream: " + want + "; trying again\n" + want + "\n" + want + "; trying again in 1s\n"; said.String() != want {
+		t.Errorf("it says\n%q, want\n%q", said.String(), want)
 	}
 }

@@ -17,12 +17,15 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A configFile holds the settings of a config file, or of several. Scalars keep their text:
 // YAML would turn 0123 and 14:05 into numbers and drop zeros of an id.
 type configFile struct {
 	paths   []string            // those that exist
+	secrets []string            // those of paths that have a secret
 	values  map[string][]string // of each setting
 	places  map[string]string   // the file and the line of each setting
 	servers []namedServer
@@ -100,7 +103,27 @@ func readConfigFile(path string, known []string) (*configFile, error) {
 	if err := file.parseSettings(b, known); err != nil {
 		return nil, usagef("read config %s: %w", path, err)
 	}
+	if file.hasSecret() {
+		file.secrets = []string{path}
+	}
 	return file, nil
+}
+
+// hasSecret reports whether the settings have a header, which may be one, or a URL with a password.
+// The names of files with secrets are none.
+func (c *configFile) hasSecret() bool {
+	urls, headers := []string{}, slices.Clone(c.values["header"])
+	for _, values := range c.values {
+		urls = append(urls, values...)
+	}
+	for _, s := range c.servers {
+		urls, headers = append(urls, s.urls...), append(headers, s.credentials.headerArgs...)
+	}
+	for _, s := range c.sources {
+		urls, headers = append(urls, s.url), append(headers, s.credentials.headerArgs...)
+	}
+	return slices.ContainsFunc(urls, func(text string) bool { return wire.Redact(text) != text }) ||
+		slices.ContainsFunc(headers, func(arg string) bool { return !strings.HasPrefix(arg, "@") })
 }
 
 // noConfigError says that a file that was named does not exist.
@@ -113,7 +136,7 @@ func (c *configFile) over(other *configFile) *configFile {
 	if c == nil || other == nil {
 		return cmp.Or(c, other)
 	}
-	c.paths = append(c.paths, other.paths...)
+	c.paths, c.secrets = append(c.paths, other.paths...), append(c.secrets, other.secrets...)
 	for name, values := range other.values {
 		if c.values[name] == nil {
 			c.values[name], c.places[name] = values, other.places[name]
@@ -324,6 +347,7 @@ func (c *credentials) parseHeaderSetting(list string, value *yaml.Node) error {
 	if c.headers, err = parseRequestHeaders(values); err != nil {
 		return fmt.Errorf("line %d: %s: %w", value.Line, list, err)
 	}
+	c.headerArgs = values
 	return nil
 }
 

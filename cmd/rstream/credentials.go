@@ -25,8 +25,9 @@ import (
 // its certificate. Each setting can be a file or a command, and no token is a setting: command
 // lines are public on a machine.
 type credentials struct {
-	headerArgs   []string    // of --header
+	headerArgs   []string    // of --header, or of the setting of a server in the config file
 	headers      http.Header // of a server in the config file
+	headerFiles  []string    // that headers are from
 	tokenFile    string
 	tokenCommand string
 	ca           string
@@ -131,7 +132,7 @@ func (a *app) environmentToken() string {
 
 // orElse returns the credentials of c, and those of own that neither c nor a token has.
 func (c credentials) orElse(own credentials, token string) credentials {
-	c.headers = own.headers
+	c.headers, c.headerFiles = own.headers, filesOfHeaders(own.headerArgs)
 	if c.tokenFile == "" && c.tokenCommand == "" && token == "" {
 		c.tokenFile, c.tokenCommand = own.tokenFile, own.tokenCommand
 	}

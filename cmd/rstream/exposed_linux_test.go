@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -41,6 +43,59 @@ func TestWarnIfExposed(t *testing.T) {
 		}
 		if isExposed(path) {
 			t.Error("a file of another user is exposed")
+		}
+	}
+}
+
+// Headers in a file are noted, and a config file if it has a secret itself.
+func TestExposedSettings(t *testing.T) {
+	alone(t)
+	dir := t.TempDir()
+	t.Setenv("XDG_DATA_HOME", dir)
+	headers, config := filepath.Join(dir, "headers"), filepath.Join(dir, "config.yaml")
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noteOf := func(path string) string {
+		return "rstream: other users can read " + path + "; run \"chmod 600 " + path + "\"\n"
+	}
+	const servers = "server: here\nservers:\n  - name: here\n    url: http://127.0.0.1:1\n"
+	for _, test := range []struct {
+		config string
+		args   string
+		file   string // that is noted, if its mode is not 0600
+	}{
+		{"quiet: false", "", ""},
+		{"quiet: false", "--header @" + headers, headers},
+		{"quiet: false", "--header X-Team:red", ""},
+		{"header: '@" + headers + "'", "", headers},
+		{servers + "    header: ['@" + headers + "']", "", headers},
+		{servers + "    header: ['@" + headers + "']", "-s http://127.0.0.1:1/other", ""},
+		{servers, "", ""},
+		{servers + "    header: 'X-Door: secret'", "", config},
+		{"header: ['@" + headers + "', 'X-Door: secret']", "--header X-Team:red", config},
+		{"server: http://bob:secret@127.0.0.1:1", "", config},
+		{"jwks: http://bob:secret@127.0.0.1:1", "", config},
+		{"nats: nats://bob:secret@a.example,nats://bob:secret@b.example", "", config},
+		{"servers:\n  - name: here\n    url: [http://127.0.0.1:1, http://bob:secret@127.0.0.1:1]", "", config},
+		{"sources:\n  - name: there\n    url: http://bob:secret@127.0.0.1:1", "", config},
+		{"sources:\n  - name: there\n    url: http://127.0.0.1:1\n    header: 'X-Door: secret'", "", config},
+	} {
+		for _, mode := range []os.FileMode{0o600, 0o644} {
+			write(headers, "X-Door: secret\n", mode)
+			write(config, test.config+"\n", mode)
+			r := runCommand(t, append(strings.Fields("ls --timeout 1s --config "+config), strings.Fields(test.args)...)...)
+			said, _, _ := strings.Cut(r.err, "rstream: error: ")
+			want := ""
+			if mode != 0o600 && test.file != "" {
+				want = noteOf(test.file)
+			}
+			if said != want {
+				t.Errorf("%q, %s, mode %o: it says %q, want %q", test.config, test.args, mode, said, want)
+			}
 		}
 	}
 }

@@ -42,6 +42,16 @@ func parseHeaders(args []string) (http.Header, error) {
 	return headers, nil
 }
 
+// filesOfHeaders returns the files among headers.
+func filesOfHeaders(args []string) (files []string) {
+	for _, arg := range args {
+		if path, isFile := strings.CutPrefix(arg, "@"); isFile {
+			files = append(files, path)
+		}
+	}
+	return files
+}
+
 // isToken reports whether name is valid for a header.
 func isToken(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
@@ -82,8 +92,11 @@ func maskHeader(arg string) string {
 // the environment, and those that the config file has for it, if the others do not have the
 // same name.
 func (a *app) serverHeaders(server string) http.Header {
-	headers := http.Header{}
-	for _, own := range []http.Header{a.credentialsOf(server).headers, a.headers} {
+	headers, c := http.Header{}, a.credentialsOf(server)
+	for _, path := range c.headerFiles {
+		a.warnIfExposed(path)
+	}
+	for _, own := range []http.Header{c.headers, a.headers} {
 		for name, values := range own {
 			headers[name] = values
 		}
@@ -160,6 +173,9 @@ func (a *app) readHeaders(cmd *cobra.Command) (err error) {
 			err = fmt.Errorf("%s: %w", from, err)
 		}
 		return &usageError{err}
+	}
+	for _, path := range filesOfHeaders(a.credentials.headerArgs) {
+		a.warnIfExposed(path)
 	}
 	return a.checkAuthorization()
 }

@@ -57,6 +57,11 @@ func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	s.annotate(cmd)
+	if s.file != nil {
+		for _, path := range s.file.secrets {
+			a.warnIfExposed(path)
+		}
+	}
 	a.noteForeignTopics(cmd, args)
 	a.noteZone()
 	if err := a.nameServersOrSource(cmd); err != nil {

@@ -13,7 +13,7 @@ import (
 
 // moveCommand returns the command that moves events from the copy in a file.
 func moveCommand(file, into string) string {
-	return "\"rstream export " + topicsOf(file) + " --cache " + file + " | rstream import - " + into + "\" and sync"
+	return "\"rstream export " + topicsOf(file) + " --cache " + shellWord(file) + " | rstream import - " + into + "\" and sync"
 }
 
 // topicsOf returns the topics of the copy in a file as arguments of export. On an error
@@ -45,7 +45,7 @@ func (s *session) suggestImport(ctx context.Context) {
 	}
 	into := "--server " + shellWord(wire.RedactURL(s.app.servers[0]))
 	if s.app.cache != "" {
-		into = "--cache " + s.app.cache + " " + into
+		into = "--cache " + shellWord(s.app.cache) + " " + into
 	}
 	for _, file := range files {
 		if n, err := s.countKnown(ctx, file); err == nil && n > 0 {
@@ -61,10 +61,13 @@ const sampled = 10
 // countKnown returns how many events of a sample from another copy the server has.
 func (s *session) countKnown(ctx context.Context, file string) (int, error) {
 	db, err := cache.Open(ctx, file, cache.Config{NoUpgrade: true})
-	if err != nil || db.Log() == s.db.Log() {
+	if err != nil {
 		return 0, err
 	}
 	defer db.Close()
+	if db.Log() == s.db.Log() {
+		return 0, nil
+	}
 	windows, err := db.Windows(ctx)
 	if err != nil || len(windows) == 0 {
 		return 0, err

@@ -119,7 +119,7 @@ func (a *app) noCopyError() error {
 	if u, err := source.ParseURL(a.servers[0]); err == nil {
 		if path, err := sourcePath(u, nil); err == nil && exists(path) {
 			shown := source.ShownURL(a.servers[0])
-			return &exitError{exitFailed, shown + " is a source, not a server", fmt.Sprintf("name it as the first argument, as in \"rstream log %s\"", shown)}
+			return &exitError{exitFailed, shown + " is a source, not a server", fmt.Sprintf("name it as the first argument, as in \"rstream log %s\"", shellWord(shown))}
 		}
 	}
 	return &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),

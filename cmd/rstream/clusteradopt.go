@@ -89,7 +89,7 @@ func (o *adoptOptions) settleAdoption(created bool, err error, file string) erro
 	err = streamError(err)
 	var exit *exitError
 	if errors.As(err, &exit) {
-		serve := fmt.Sprintf(`"rstream serve --db %s --nats URL --stream %s"`, file, o.stream)
+		serve := fmt.Sprintf(`"rstream serve --db %s --nats URL --stream %s"`, shellWord(file), shellWord(o.stream))
 		exit.hint = "keep " + file + ": the stream may need it. Start a node with it, " + serve + "; if that says that the stream does not exist, remove the file and repeat"
 	}
 	return err

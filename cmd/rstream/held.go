@@ -34,7 +34,7 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 		hint += fmt.Sprintf(" and %d more", more)
 	}
 	if meant := dottedTopic(topics[0]); meant != "" {
-		hint += "; did you mean " + meant + "?"
+		hint += "; did you mean " + shellWord(meant) + "?"
 	}
 	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
 }

@@ -57,7 +57,7 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *claimError) string { return e.hint }),
 	hintOfExit,
 	hintAs(func(_ *cobra.Command, e *carriedError) string {
-		return fmt.Sprintf("continue with --cache %s; %s is unchanged", e.path, e.old)
+		return fmt.Sprintf("continue with --cache %s; %s is unchanged", shellWord(e.path), e.old)
 	}),
 	hintAs(hintOfUsage),
 	hintAs(hintOfGap),
@@ -85,7 +85,7 @@ var typeHints = []typeHint{
 	}),
 	hintAs(func(*cobra.Command, *forbiddenError) string { return forbiddenHint }),
 	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
-		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
+		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", shellWord(wire.RedactURL(e.URL)))
 	}),
 	hintAs(func(*cobra.Command, *cache.RoomError) string {
 		return "free space, or move the file and its -wal file to a larger disk. It is unchanged: back it up before its upgrade"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,6 +57,20 @@ func TestHints(t *testing.T) {
 	for _, h := range valueHints {
 		if got := hintFor(nil, fmt.Errorf("x: %w", h.err)); got != h.text {
 			t.Errorf("the hint for %v is %q, want %q", h.err, got, h.text)
+		}
+	}
+}
+
+// Hinted commands work as printed, whatever the names of files.
+func TestHintsQuoteFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "my copy.db")
+	for _, test := range []struct{ got, want string }{
+		{hintFor(nil, &carriedError{errors.New("other log"), "my copy.db", "my new copy.db"}), "continue with --cache 'my new copy.db'; "},
+		{moveCommand(file, "--server URL"), "--cache '" + file + "' | "},
+		{hintFor(nil, &client.ShortenedError{URL: "http://bob:secret@a.example"}), "\"rstream doctor 'http://***@a.example'\""},
+	} {
+		if !strings.Contains(test.got, test.want) {
+			t.Errorf("%s: lacks %s", test.got, test.want)
 		}
 	}
 }

@@ -83,7 +83,7 @@ func (a *app) clientConfig() client.Config {
 }
 
 func (a *app) onSilence(server string) {
-	a.note("%s has not answered yet (\"rstream doctor %s\" shows what answers there)", server, server)
+	a.note("%s has not answered yet (\"rstream doctor %s\" shows what answers there)", server, shellWord(wire.RedactURL(server)))
 }
 
 // onAside says that one of several servers has sent a wrong answer.

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
 
 	"github.com/rstream-dev/rstream/internal/folder"
 )
@@ -37,6 +42,22 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 		return err
 	}
 	return folder.Sync(filepath.Dir(target))
+}
+
+// lockTime is how long another process may take to change a file.
+const lockTime = 10 * time.Second
+
+// withLock calls change, which reads a file and replaces it, while no other process does so. The lock is
+// on a file next to it, since the file itself is another one each time.
+func withLock(path string, change func() error) error {
+	lock := flock.New(path + ".lock")
+	defer lock.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Path(), err)
+	}
+	return change()
 }
 
 // replaceable returns the file that a new one replaces: path, or what a symbolic link names. It is

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -38,5 +40,26 @@ func TestServersFileHasNoPasswords(t *testing.T) {
 	}
 	if known, err = loadServers(); err != nil || len(known) != 2 {
 		t.Errorf("servers are %v, %v", known, err)
+	}
+}
+
+// Of processes that learn servers at once, each one's is in the file.
+func TestServersLearnedAtOnce(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	const log, n = "0123456789ABCDEF", 50
+	if _, err := newDataFile(log); err != nil {
+		t.Fatal(err)
+	}
+	var learning sync.WaitGroup
+	for i := range n {
+		learning.Go(func() {
+			if err := learnServers(log, fmt.Sprintf("http://%d.example", i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	learning.Wait()
+	if known, err := loadServers(); err != nil || len(known) != n {
+		t.Errorf("%d servers are known, want %d: %v", len(known), n, err)
 	}
 }

@@ -49,16 +49,18 @@ func changeServers(change func(map[string]string)) error {
 	if err != nil {
 		return err
 	}
-	known, err := loadServers()
-	if err != nil {
-		return err
-	}
-	change(known)
-	b, err := json.MarshalIndent(known, "", "  ")
-	if err != nil {
-		return err
-	}
-	return replaceFile(path, append(b, '\n'), 0o600)
+	return withLock(path, func() error {
+		known, err := loadServers()
+		if err != nil {
+			return err
+		}
+		change(known)
+		b, err := json.MarshalIndent(known, "", "  ")
+		if err != nil {
+			return err
+		}
+		return replaceFile(path, append(b, '\n'), 0o600)
+	})
 }
 
 // learnServers records that servers serve a log, or, if that is "", that their log is not known.

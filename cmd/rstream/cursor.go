@@ -166,7 +166,19 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 	if err != nil {
 		return err
 	}
+	if known, err := newestKnown(ctx, db); err == nil && at > known {
+		a.note("%s is beyond %s, the newest position that is known here", at, known)
+	}
 	return a.out.writeCursor(c, newPositionTimes(ctx, db))
+}
+
+// newestKnown returns the newest position of the log that the file knows.
+func newestKnown(ctx context.Context, db *cache.DB) (event.ID, error) {
+	if db.Role() == cache.Server {
+		return db.Head(), nil
+	}
+	n, err := db.Newest(ctx)
+	return max(n.Held, n.Marked.ID), err
 }
 
 // endOfHeld returns the end of the range held for topics or, if there are none, for the

@@ -198,6 +198,12 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 			return err
 		}
 	}
+	url := urlOf(begun.listener.Addr(), secure)
+	publish, discard, err := stageURL(o.urlFile, url)
+	if err != nil {
+		return err
+	}
+	defer discard()
 	cfg, err := followed.config(ctx, a, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
 	if err != nil {
 		return err
@@ -228,11 +234,6 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	if admin := begun.admin; admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
 		a.note("serving metrics and profiles on %s", urlOf(admin.Addr(), nil))
-	}
-	url := urlOf(begun.listener.Addr(), secure)
-	publish, err := stageURL(o.urlFile, url)
-	if err != nil {
-		return err
 	}
 	say.logStarted(log.Log(), log.Head(), url, o.db)
 	if err := publish(); err != nil {
@@ -417,31 +418,45 @@ func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 // writeURL replaces the file as a whole, so that a process that waits for it never
 // reads half a URL.
 func writeURL(path, url string) error {
-	publish, err := stageURL(path, url)
+	publish, discard, err := stageURL(path, url)
 	if err != nil {
 		return err
 	}
+	defer discard()
 	return publish()
 }
 
-// stageURL writes the URL next to path and returns a function that renames it to path.
-func stageURL(path, url string) (publish func() error, err error) {
+// stageURL writes the URL next to path. Its functions rename that to path, or remove it if it was not
+// renamed.
+func stageURL(path, url string) (publish func() error, discard func(), err error) {
+	nothing := func() {}
 	if path == "" {
-		return func() error { return nil }, nil
+		return func() error { return nil }, nothing, nil
 	}
 	b := []byte(url + "\n")
 	target, err := replaceable(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if target == "" {
-		return func() error { return writeDevice(path, b) }, nil
+		return func() error { return writeDevice(path, b) }, nothing, nil
 	}
 	tmp := filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".tmp")
 	if err := os.WriteFile(tmp, b, 0o644); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return func() error { return os.Rename(tmp, target) }, nil
+	published := false
+	publish = func() error {
+		err := os.Rename(tmp, target)
+		published = err == nil
+		return err
+	}
+	discard = func() {
+		if !published {
+			_ = os.Remove(tmp) // the server ends for another reason, which it reports
+		}
+	}
+	return publish, discard, nil
 }
 
 // serveUntil serves until ctx ends. It first ends streams, each after an event:

@@ -78,6 +78,8 @@ var typeHints = []typeHint{
 			return "the server listens on its own machine only; a proxy in front of it must send \"Host: localhost\""
 		case e.Status == http.StatusForbidden && e.FromLog:
 			return forbiddenHint
+		case e.Status == http.StatusProxyAuthRequired:
+			return proxyAuthHint
 		case e.Status == http.StatusForbidden:
 			return "something in front of the server refuses this; if it wants a header, send that with --header"
 		}
@@ -250,6 +252,14 @@ func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 		moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+shellWord(wire.RedactURL(other.URL)))
 }
 
+const proxyAuthHint = "the proxy wants a user and a password; put them into its URL"
+
+// wantsProxyAuth reports whether a proxy has refused to connect to a server of https without a
+// password. net/http has no type for that error, which is the text of the status.
+func wantsProxyAuth(err error) bool {
+	return err.Error() == http.StatusText(http.StatusProxyAuthRequired)
+}
+
 func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	var unreachable *client.UnreachableError
 	var proxy *client.ProxyError
@@ -260,6 +270,8 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 		return text, true
 	}
 	switch {
+	case wantsProxyAuth(unreachable.Err):
+		return proxyAuthHint, true
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -227,6 +228,10 @@ func sourceError(err error) error {
 		return &exitError{exitUsage, err.Error(), "use the mapping of before, or run \"rstream source reset NAME\""}
 	case errors.As(err, &stream) && stream.IsRstream:
 		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\"; a source for a relay needs --kind rstream"}
+	case errors.As(err, &unreachable) && wantsProxyAuth(unreachable.Err):
+		return &exitError{exitUnreachable, err.Error(), proxyAuthHint}
+	case errors.As(err, &status) && status.Status == http.StatusProxyAuthRequired:
+		return &exitError{exitFailed, err.Error(), proxyAuthHint}
 	case errors.As(err, &unreachable):
 		return &exitError{exitUnreachable, err.Error(), cmp.Or(hintOfTLS(err, unreachable.URL), "check the name and the network")}
 	case errors.As(err, &stream):

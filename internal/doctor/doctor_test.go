@@ -439,6 +439,26 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
+// If no connection to the target of a redirect can be made, the report is about that host, not about
+// the one that redirected.
+func TestRedirectToUnreachableHost(t *testing.T) {
+	for _, c := range []struct{ target, check, text string }{
+		{"http://" + silentAddress + "/stream", "reach", "no connection to " + silentAddress + " in "},
+		{"http://" + closedAddress + "/stream", "reach", closedAddress + " refused the connection"},
+		{"https://127.0.0.2/stream", "tls", "127.0.0.2 does not speak TLS"},
+	} {
+		for _, path := range []string{"/stream", "/"} {
+			r := examineAt(t, Config{URL: mustParse("http://127.0.0.1" + path), Listen: 20 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, c.target, http.StatusMovedPermanently)
+			})
+			r.want(t, c.check, Error, c.text)
+			if len(r.Findings) != 1 || !r.Unreachable {
+				t.Errorf("%s to %s: unreachable %t\n%s", path, c.target, r.Unreachable, &r)
+			}
+		}
+	}
+}
+
 func TestCompression(t *testing.T) {
 	zipped := func(flush bool) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -523,7 +543,10 @@ func TestTLS(t *testing.T) {
 	secret.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secret.StartTLS()
 	defer secret.Close()
+	moved := httptest.NewServer(http.RedirectHandler(secret.URL+"/stream", http.StatusMovedPermanently))
+	defer moved.Close()
 	for _, c := range []struct{ url, text string }{
+		{moved.URL + "/stream", strings.TrimPrefix(secret.URL, "https://") + " is invalid: x509: certificate signed by unknown authority"},
 		{secret.URL + "/stream", "is invalid: x509: certificate signed by unknown authority"},
 		{strings.Replace(plain.URL, "http:", "https:", 1) + "/stream", "does not speak TLS"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,7 +45,20 @@ type pipeAddr struct{}
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe" }
 
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+// Addresses that pipes do not connect.
+const (
+	silentAddress = "192.0.2.1:80" // never answers
+	closedAddress = "192.0.2.2:80" // refuses
+)
+
+func (p *pipes) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	switch address {
+	case silentAddress:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case closedAddress:
+		return nil, syscall.ECONNREFUSED
+	}
 	ours, theirs := net.Pipe()
 	select {
 	case p.conns <- theirs:

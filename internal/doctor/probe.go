@@ -91,7 +91,7 @@ func (p *probe) recordAnswer(ctx context.Context, a ask) *Transcript {
 // followRedirects makes the request and follows redirects.
 func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
 	for at := a.url; ; {
-		t.URL = at
+		t.URL, t.Address, t.Connected = at, "", 0 // of the last host only
 		req, err := p.buildRequest(ctx, a, at)
 		if err != nil {
 			return nil, err

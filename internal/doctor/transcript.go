@@ -36,8 +36,8 @@ type Transcript struct {
 	Began     time.Time
 	URL       *url.URL      // after redirects
 	Hops      []string      // the redirects
-	Address   string        // of the connection; empty if there was none
-	Connected time.Duration // when the connection was made
+	Address   string        // of the connection to the host of URL; empty if there was none
+	Connected time.Duration // when that connection was made
 	Answered  time.Duration // when the response head came
 	Err       error         // why there is no response
 

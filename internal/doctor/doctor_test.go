@@ -215,6 +215,35 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
+// A retry line needs no blank line: it takes effect at its end, and begins no event.
+func TestRetryWithoutBlankLine(t *testing.T) {
+	for _, line := range []string{"retry: 3000\n", ": hello\nretry: 3000\n"} {
+		r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(line)
+			if s.wait(10 * time.Second) {
+				s.send(message(1))
+			}
+			s.hold()
+		})
+		r.want(t, "buffered", OK, "at 2 different times")
+		r.want(t, "retry", OK, "clients reconnect after 3s")
+		r = examine(t, 20*time.Second, sends(line))
+		if len(r.find("blank-lines")) > 0 || r.Severity > Note {
+			t.Errorf("a quiet stream after %q is %s:\n%s", line, r.Severity, &r)
+		}
+	}
+	// An invalid one is ignored, which is its only fault.
+	r := examine(t, 20*time.Second, sends("retry: 3s\n"))
+	r.want(t, "retry", Warning, `line 1 is ignored: "retry: 3s"`)
+	if r.Severity > Warning {
+		t.Errorf("it is %s:\n%s", r.Severity, &r)
+	}
+	// Within an event, it does not end the event.
+	r = examine(t, 20*time.Second, sends("id: 1\nretry: 3000\ndata: 1\n"))
+	r.want(t, "blank-lines", Error, "incomplete for 20s")
+}
+
 // A stream that never ends is read only up to a limit, which the report says.
 func TestEndlessStream(t *testing.T) {
 	cfg := Config{URL: mustParse("http://127.0.0.1/stream"), Listen: time.Hour, MaxBytes: 1 << 20}

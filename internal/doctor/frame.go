@@ -18,8 +18,8 @@ const (
 	maxName   = 64      // bytes of other texts that are kept
 )
 
-// A Frame is a block of lines that a blank line ended, or a single comment line, which
-// needs no blank line. Times are relative to the request.
+// A Frame is a block of lines that a blank line ended, or a single comment or retry line,
+// which need no blank line. Times are relative to the request.
 type Frame struct {
 	Start, At time.Duration // arrival of its first byte and of its blank line
 	Pause     time.Duration // the longest silence within it
@@ -180,7 +180,6 @@ func (s *scanner) endLine() {
 		s.readComment(line)
 		return
 	}
-	s.fields = true
 	name, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
 	s.readField(line, string(name[:min(len(name), maxName)]), value)
@@ -194,6 +193,11 @@ func (s *scanner) readComment(line []byte) {
 }
 
 func (s *scanner) readField(line []byte, name string, value []byte) {
+	if name == "retry" {
+		s.readRetry(line, value)
+		return
+	}
+	s.fields = true
 	switch name {
 	case "data":
 		s.addData(value)
@@ -201,8 +205,6 @@ func (s *scanner) readField(line []byte, name string, value []byte) {
 		s.frame.Event = string(value[:min(len(value), maxName)])
 	case "id":
 		s.setID(line, value)
-	case "retry":
-		s.scanRetry(line, value)
 	default:
 		if isLookalike(name) {
 			s.text.Lookalike.addPlace(s.text.Lines, line)
@@ -244,6 +246,14 @@ func (s *scanner) setID(line, value []byte) {
 			s.text.EmptyIDs.addPlace(s.text.Lines, line)
 		}
 		s.frame.ID, s.frame.HasID = string(value), true
+	}
+}
+
+// readRetry reads a retry line. Clients obey it at its end, even if no blank line follows.
+func (s *scanner) readRetry(line, value []byte) {
+	s.scanRetry(line, value)
+	if !s.fields {
+		s.endFrame()
 	}
 }
 

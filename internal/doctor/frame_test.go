@@ -145,6 +145,17 @@ func TestScannerComments(t *testing.T) {
 	}
 }
 
+// A retry line is complete too, unless it is within an event.
+func TestScannerRetries(t *testing.T) {
+	text, frames := scan("retry: 1\ndata: 1\nretry: 2\n\nretry: 3\n", 100)
+	if len(frames) != 3 || !frames[0].Retry || frames[0].IsEvent() || !frames[1].Retry || !frames[1].IsEvent() || text.Unfinished != nil {
+		t.Errorf("%+v, unfinished %v", frames, text.Unfinished)
+	}
+	if want := []time.Duration{time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond}; !slices.Equal(text.Retries, want) {
+		t.Errorf("%v, want %v", text.Retries, want)
+	}
+}
+
 // A silence within an event is not one between events.
 func TestScannerPauses(t *testing.T) {
 	s := newScanner()

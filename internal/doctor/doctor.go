@@ -194,7 +194,7 @@ func (e *exam) judgeAnswer(t *Transcript) bool {
 
 // checkReconnects reconnects twice: with the id of a received event, and with an invalid id.
 func (e *exam) checkReconnects(ctx context.Context, first *Transcript) {
-	r, can := chooseReturn(first.places())
+	r, can := chooseReturn(first.positions())
 	if !can || ctx.Err() != nil {
 		return
 	}
@@ -209,13 +209,16 @@ func (e *exam) checkReconnects(ctx context.Context, first *Transcript) {
 	}
 }
 
-// reconnect listens until an event arrives.
+// reconnect listens until an event arrives that shows where the stream resumes.
 func (e *exam) reconnect(ctx context.Context, id string, listen time.Duration) *Transcript {
-	return e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasEvent})
+	return e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasPosition})
 }
 
-func hasEvent(_ *Transcript, frames []Frame) bool {
-	return slices.ContainsFunc(frames, func(f Frame) bool { return f.IsEvent() })
+func hasPosition(_ *Transcript, frames []Frame) bool {
+	return slices.ContainsFunc(frames, func(f Frame) bool {
+		_, beats := f.heartbeat()
+		return f.IsEvent() && f.ID != "" && !beats
+	})
 }
 
 // tryCompression requests the stream again, with compression.

@@ -292,7 +292,7 @@ func TestResume(t *testing.T) {
 		{"from further back", at(7), Warning, `resumes with "7", which is older`},
 		{"with one left out", at(15), Error, "1 events are skipped"},
 		{"with all left out", at(16), Error, `resumes with "16": the 2 events in between are skipped`},
-		{"from now", at(18), Error, "nothing came in 5s, though 2 later events came before"},
+		{"from now", at(18), Error, "no event with an id came in 5s, though 2 later events came before"},
 		{"refused", func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Last-Event-ID") != "" {
 				http.Error(w, "no resume here", http.StatusBadRequest)
@@ -323,6 +323,65 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// Heartbeats that are events need no ids, and are no events from which a stream resumes. Neither are
+// other events without an id, such as a greeting.
+func TestHeartbeatEvents(t *testing.T) {
+	const ping = "event: ping\ndata: {}\n\n"
+	const hello = "event: connected\ndata: {}\n\n"
+	from := func(id int) string { return messages(id, 17) }
+	resumes := func(begin, resumed string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			switch r.Header.Get("Last-Event-ID") {
+			case "":
+				streamWithPings(w, r, begin)
+			case noSuchID:
+				http.Error(w, "no such id", http.StatusBadRequest)
+			default:
+				streamWithPings(w, r, resumed)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		handler  http.HandlerFunc
+		check    string
+		severity Severity
+		text     string
+	}{
+		{"pings have no id", resumes(messages(11, 15), from(14)), "ids", OK, "each of 5 events has its own id"},
+		{"pings repeat the id", resumes(messages(11, 15)+"id: 15\n"+ping, from(14)), "ids", OK, "each of 5 events has its own id"},
+		{"only pings", resumes("", ""), "ids", Note, "no event came except heartbeats"},
+		{"a ping, then all that is due", resumes(messages(11, 15), ping+from(14)), "resume", OK, "resumes with the next event"},
+		{"a ping, then a loss", resumes(messages(11, 15), ping+from(16)), "resume", Error, "the 2 events in between are skipped"},
+		{"only pings after the reconnection", resumes(messages(11, 15), ping), "resume", Error, "no event with an id came in 5s, though 2 later events came before"},
+		{"a greeting, then all that is due", resumes(hello+messages(11, 15), hello+from(14)), "resume", OK, "resumes with the next event"},
+		{"a greeting, then a loss", resumes(hello+messages(11, 15), hello+from(16)), "resume", Error, "the 2 events in between are skipped"},
+		{"an event without an id is due", resumes(messages(11, 13)+hello+messages(14, 15), hello+from(14)), "resume", OK, "resumes with the next event"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examine(t, 20*time.Second, c.handler)
+			r.want(t, c.check, c.severity, c.text)
+		})
+	}
+	// After an invalid id too, a greeting is not where a stream starts.
+	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("Last-Event-ID") {
+		case noSuchID:
+			streamWithPings(w, r, hello+messages(14, 15))
+		default:
+			streamWithPings(w, r, hello+messages(11, 15))
+		}
+	})
+	r.want(t, "strange-id", Note, `the stream starts with "14"`)
+}
+
+// streamWithPings sends a text, then a ping every two seconds.
+func streamWithPings(w http.ResponseWriter, r *http.Request, text string) {
+	s := begin(w, r)
+	s.send(text)
+	s.beat(2*time.Second, "event: ping\ndata: {}\n\n")
+}
+
 // The report says how the server handles an invalid id.
 func TestStrangeID(t *testing.T) {
 	on := func(strange http.HandlerFunc) http.HandlerFunc {
@@ -344,7 +403,7 @@ func TestStrangeID(t *testing.T) {
 		{"clamped", sends(messages(1, 6)), Note, "the stream starts as without an id"},
 		{"clamped elsewhere", sends(messages(4, 6)), Note, `the stream starts with "4"`},
 		{"broken", func(w http.ResponseWriter, r *http.Request) { begin(w, r) }, Warning, "the stream ends without an event"},
-		{"now", sends(""), Note, "nothing came in 3s"},
+		{"now", sends(""), Note, "no event with an id came in 3s"},
 		{"failed", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "atoi", http.StatusInternalServerError) }, Warning, "500 atoi"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,15 +10,21 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// places returns the events that have an id of their own: all but the control events of
-// rstream servers, which repeat the id before them.
+// places returns the events that need an id of their own: all but heartbeats, and the control
+// events of rstream servers, which repeat the id before them.
 func (t *Transcript) places() (evs []Frame) {
 	for _, f := range t.dispatched() {
-		if !t.isOurs() || f.Event != wire.LiveEvent {
+		if _, beats := f.heartbeat(); !beats && (!t.isOurs() || f.Event != wire.LiveEvent) {
 			evs = append(evs, f)
 		}
 	}
 	return evs
+}
+
+// positions returns the events from which clients can resume: the places with an id. Many servers
+// begin each connection with a greeting, which has none.
+func (t *Transcript) positions() []Frame {
+	return slices.DeleteFunc(t.places(), func(f Frame) bool { return f.ID == "" })
 }
 
 // checkIDs checks that clients can tell events apart, and resume by id.
@@ -32,6 +39,8 @@ func checkIDs(t *Transcript) (all []Finding) {
 	}
 	none, repeated, back, example := countIDs(evs)
 	switch {
+	case len(evs) == 0 && len(t.dispatched()) > 0 && !t.isOurs():
+		all = append(all, newFinding(check, Note, "listen longer, or examine a stream with events", "no event came except heartbeats, so ids could not be checked"))
 	case len(evs) == 0:
 		all = append(all, newFinding(check, Note, "listen longer, or examine a stream with events", "no event came, so ids could not be checked"))
 	case none == len(evs):
@@ -128,19 +137,19 @@ func checkRetry(t *Transcript) []Finding {
 // come next.
 type returning struct {
 	id   string
-	evs  []Frame // of the first connection
+	evs  []Frame // of the first connection, those with an id
 	next int     // index in evs of the next event; len(evs) if it is not known
 }
 
-// chooseReturn chooses the event to resume from: the first one from the middle on with a
-// unique id that fits a header.
+// chooseReturn chooses the event to resume from: of events with ids, the first one from the middle
+// on whose id is unique and fits a header.
 func chooseReturn(evs []Frame) (returning, bool) {
 	count := map[string]int{}
 	for _, f := range evs {
 		count[f.ID]++
 	}
 	for i := max(0, (len(evs)-1)/2); i < len(evs); i++ {
-		if id := evs[i].ID; id != "" && count[id] == 1 && sendable(id) {
+		if id := evs[i].ID; count[id] == 1 && sendable(id) {
 			return returning{id, evs, i + 1}, true
 		}
 	}
@@ -161,17 +170,17 @@ func checkResume(r returning, t *Transcript) Finding {
 	if t.Err != nil || !t.IsStream {
 		return newFinding(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
 	}
-	evs := t.places()
+	evs := t.positions()
 	if len(evs) == 0 {
 		if due {
-			return newFinding(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", shortenLine(r.id), brief(t.Ended), len(r.evs)-r.next)
+			return newFinding(check, Error, lossAdvice, "after the id %q, no event with an id came in %s, though %d later events came before: the stream resumes at its end", shortenLine(r.id), brief(t.Ended), len(r.evs)-r.next)
 		}
 		return newFinding(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", shortenLine(r.id))
 	}
 	first := evs[0]
 	at := frameIndex(r.evs, first.ID)
 	switch {
-	case due && first.ID != "" && at == r.next:
+	case due && at == r.next:
 		return ok(check, "after the id %q, the stream resumes with the next event", shortenLine(r.id))
 	case first.ID == r.id:
 		return newFinding(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", shortenLine(r.id))
@@ -193,7 +202,7 @@ func checkResume(r returning, t *Transcript) Finding {
 
 func frameIndex(evs []Frame, id string) int {
 	for i, f := range evs {
-		if id != "" && f.ID == id {
+		if f.ID == id {
 			return i
 		}
 	}
@@ -207,7 +216,7 @@ const noSuchID = "rstream-doctor-no-such-id"
 // stream without one.
 func checkStrangeID(t, first *Transcript) Finding {
 	const check = "strange-id"
-	evs, before := t.places(), first.places()
+	evs, before := t.positions(), first.positions()
 	switch {
 	case t.Err != nil:
 		return newFinding(check, Note, "", "with an invalid id: %s", t.outcome())
@@ -222,5 +231,5 @@ func checkStrangeID(t, first *Transcript) Finding {
 	case t.End == clean || t.End == dropped:
 		return newFinding(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id, the stream ends without an event")
 	}
-	return newFinding(check, Note, "a client with a lost position gets no error, and not the events it missed", "an invalid id is accepted silently: nothing came in %s", brief(t.Ended))
+	return newFinding(check, Note, "a client with a lost position gets no error, and not the events it missed", "an invalid id is accepted silently: no event with an id came in %s", brief(t.Ended))
 }

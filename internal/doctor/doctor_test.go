@@ -86,11 +86,16 @@ func TestBadServers(t *testing.T) {
 		{"bursts of events", minute, func(w http.ResponseWriter, r *http.Request) {
 			s := begin(w, r)
 			for i := 1; s.wait(10 * time.Second); i += 2 {
-				now := time.Now()
-				s.send(fmt.Sprintf("id: %d\ndata: {\"at\":%q}\n\nid: %d\ndata: {\"at\":%q}\n\n",
-					i, now.Add(-6*time.Second).Format(time.RFC3339), i+1, now.Format(time.RFC3339)))
+				s.send(timed(i, time.Now().Add(-6*time.Second)) + timed(i+1, time.Now()))
 			}
-		}, "buffered", Error, "events produced over 6s arrived at once, after a silence of 10s"},
+		}, "buffered", Warning, "events with times 6s apart arrived at once, after a silence of 10s"},
+		{"head and events held back", minute, func(w http.ResponseWriter, r *http.Request) {
+			began := time.Now()
+			w.Header().Set("Date", began.UTC().Format(http.TimeFormat))
+			time.Sleep(9 * time.Second)
+			begin(w, r).send(timed(1, began.Add(2*time.Second)) + timed(2, began.Add(9*time.Second)))
+			<-r.Context().Done()
+		}, "buffered", Warning, "events with times 7s apart arrived at once, after a silence of 9s"},
 		{"a buffer of full size", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
 			s := begin(w, r)
 			s.send(message(1) + "id: 2\ndata: {\"n\"")
@@ -242,6 +247,24 @@ func TestRetryWithoutBlankLine(t *testing.T) {
 	// Within an event, it does not end the event.
 	r = examine(t, 20*time.Second, sends("id: 1\nretry: 3000\ndata: 1\n"))
 	r.want(t, "blank-lines", Error, "incomplete for 20s")
+}
+
+// A time that is still to come, such as that of an appointment, is not when an event was produced.
+func TestTimesInFuture(t *testing.T) {
+	for _, future := range []time.Duration{3 * time.Second, 26 * time.Hour} {
+		r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			for i := 1; s.wait(6 * time.Second); i += 2 {
+				s.send(timed(i, time.Now()) + timed(i+1, time.Now().Add(future)))
+			}
+		})
+		r.want(t, "buffered", OK, "at 3 different times")
+	}
+}
+
+// timed is an event with an id that names a time.
+func timed(id int, at time.Time) string {
+	return fmt.Sprintf("id: %d\ndata: {\"at\":%q}\n\n", id, at.Format(time.RFC3339))
 }
 
 // A stream that never ends is read only up to a limit, which the report says.

@@ -49,8 +49,11 @@ func checkBuffered(t *Transcript) Finding {
 		if n := b.heartbeats(); n > 1 {
 			return bad("%d heartbeats arrived at once, after a silence of %s", n, brief(silence))
 		}
-		if d := b.spread(t.producedAfter()); d > span {
+		if d := b.spread(t.productionRange(b.At)); d > span && t.isOurs() {
 			return bad("events produced over %s arrived at once, after a silence of %s", brief(d), brief(silence))
+		} else if d > span {
+			return newFinding(check, Warning, "if these are the times at which the events were produced, something holds them back: "+bufferAdvice,
+				"events with times %s apart arrived at once, after a silence of %s", brief(d), brief(silence))
 		}
 	}
 	switch {
@@ -62,14 +65,18 @@ func checkBuffered(t *Transcript) Finding {
 	return ok(check, "blocks arrived one by one, at %d different times", len(bursts))
 }
 
-// producedAfter returns a time on the server's clock at which doctor was already
-// listening: later events were produced meanwhile.
-func (t *Transcript) producedAfter() time.Time {
+// productionRange returns the range of times, on the server's clock, of events that were produced
+// while doctor was listening and that arrived at the moment at. If the head has no Date, it is
+// empty.
+func (t *Transcript) productionRange(at time.Duration) (from, to time.Time) {
 	date, err := http.ParseTime(t.Header.Get("Date"))
 	if err != nil {
-		return time.Time{}
+		return from, to
 	}
-	return date.Add(time.Second)
+	// Date has whole seconds. A buffer may have held back the head after Date was written. The
+	// events may come from another machine, whose clock is a little ahead.
+	from = date.Add(time.Second)
+	return from, from.Add(at - t.Connected + time.Second)
 }
 
 // heartbeats returns how often the most frequent heartbeat occurs in a burst.
@@ -113,15 +120,12 @@ func (f *Frame) time() (time.Time, bool) {
 }
 
 // spread returns the longest difference between the times of a burst's events, of those
-// produced after a time.
-func (b *burst) spread(after time.Time) time.Duration {
-	if after.IsZero() {
-		return 0
-	}
+// between two times. Later ones are of something that is still to come.
+func (b *burst) spread(from, to time.Time) time.Duration {
 	var first, last time.Time
 	for i := range b.Frames {
 		at, told := b.Frames[i].time()
-		if !told || !at.After(after) {
+		if !told || !at.After(from) || at.After(to) {
 			continue
 		}
 		if first.IsZero() || at.Before(first) {

@@ -249,6 +249,30 @@ func TestCompareParts(t *testing.T) {
 	}
 }
 
+// The times of an rstream log are those at which its events were appended, so events that arrive
+// together much later were held back.
+func TestOurServerHeldBack(t *testing.T) {
+	at := func(id int, at time.Time) string {
+		d := event.Draft{User: "alice", Path: "posts/1", Type: event.Put, Key: fmt.Sprint(id), Value: []byte("1")}
+		ev := event.New(event.ID(id), event.TimeOf(at), d, d.Hash())
+		return string(wire.AppendEvent(nil, &ev, testLog))
+	}
+	r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/events?topic=*"), Listen: 20 * time.Second}, ours(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/events" || r.Header.Get("Accept") != wire.SSE || r.URL.Query().Has("until") {
+			return false
+		}
+		head(w, wire.SSE)
+		s := &stream{w, r}
+		s.send(string(wire.AppendPreamble(nil, time.Second)) + blocks(1, 6) + liveBlock(6))
+		if s.wait(9 * time.Second) {
+			s.send(at(7, time.Now().Add(-6*time.Second)) + at(8, time.Now()))
+		}
+		s.hold()
+		return true
+	}))
+	r.want(t, "buffered", Error, "events produced over 6s arrived at once, after a silence of 9s")
+}
+
 // A foreign server with an invalid log id is not taken for an rstream server.
 func TestBadLogName(t *testing.T) {
 	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {

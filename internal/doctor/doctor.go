@@ -120,7 +120,7 @@ func (e *exam) findServer(ctx context.Context) bool {
 	if t.Err != nil && t.Address == "" {
 		return e.judgeAnswer(t)
 	}
-	if t.Err == nil && t.Status == http.StatusOK && t.isOurs() {
+	if _, isInfo := t.serverInfo(); isInfo && t.Status == http.StatusOK && t.isOurs() {
 		e.root = t
 		e.target = e.urlOf("events")
 		topic := e.cfg.Topic
@@ -139,17 +139,17 @@ const newest = "100"
 func (e *exam) urlOf(name string) *url.URL {
 	u := *e.cfg.URL
 	u.RawQuery, u.Fragment, u.RawPath = "", "", ""
-	u.Path = u.Path[:strings.LastIndex(u.Path, "/")+1] + name
+	u.Path = rootOf(e.cfg.URL) + name
 	if !strings.HasPrefix(u.Path, "/") {
 		u.Path = "/" + u.Path
 	}
 	return &u
 }
 
-// recordStream records the stream. An rstream server would send its whole log, so of one it
+// recordStream records the stream. An rstream server would send its whole log, so of a log it
 // reads only the newest events.
 func (e *exam) recordStream(ctx context.Context) *Transcript {
-	whole := func(t *Transcript, _ []Frame) bool { return t.isOurs() && isUnbounded(t.URL) }
+	whole := func(t *Transcript, _ []Frame) bool { return t.isLog() && isUnbounded(t.URL) }
 	t := e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen, stop: whole})
 	if t.IsStream && hasSameOrigin(t.URL, e.target) {
 		target := *t.URL // no redirect is followed twice

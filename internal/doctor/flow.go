@@ -49,7 +49,7 @@ func checkBuffered(t *Transcript) Finding {
 		if n := b.heartbeats(); n > 1 {
 			return bad("%d heartbeats arrived at once, after a silence of %s", n, brief(silence))
 		}
-		if d := b.spread(t.productionRange(b.At)); d > span && t.isOurs() {
+		if d := b.spread(t.productionRange(b.At)); d > span && t.isLog() {
 			return bad("events produced over %s arrived at once, after a silence of %s", brief(d), brief(silence))
 		} else if d > span {
 			return newFinding(check, Warning, "if these are the times at which the events were produced, something holds them back: "+bufferAdvice,

@@ -10,11 +10,14 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// places returns the events that need an id of their own: all but heartbeats, and the control
-// events of rstream servers, which repeat the id before them.
+// places returns the events that need an id of their own: all but heartbeats, the control events of
+// rstream servers, which repeat the id before them, and the events of a state.
 func (t *Transcript) places() (evs []Frame) {
 	for _, f := range t.dispatched() {
-		if _, beats := f.heartbeat(); !beats && (!t.isOurs() || f.Event != wire.LiveEvent) {
+		_, beats := f.heartbeat()
+		isLive := t.isOurs() && f.Event == wire.LiveEvent
+		ofState := t.isState() && f.ID == ""
+		if !beats && !isLive && !ofState {
 			evs = append(evs, f)
 		}
 	}
@@ -31,7 +34,7 @@ func (t *Transcript) positions() []Frame {
 func checkIDs(t *Transcript) (all []Finding) {
 	const check = "ids"
 	evs := t.places()
-	if p := t.Text.EmptyIDs; p.Count > 0 {
+	if p := t.Text.EmptyIDs; p.Count > 0 && !t.isState() {
 		all = append(all, newFinding(check, Warning, "give each event an id: an empty one makes clients forget their position", "%d ids are empty, the first is line %d", p.Count, p.Line))
 	}
 	if p := t.Text.LongIDs; p.Count > 0 {
@@ -39,6 +42,8 @@ func checkIDs(t *Transcript) (all []Finding) {
 	}
 	none, repeated, back, example := countIDs(evs)
 	switch {
+	case len(evs) == 0 && t.isState():
+		all = append(all, newFinding(check, Note, "listen longer, or examine a stream with changes", "no event came after the state, so ids could not be checked"))
 	case len(evs) == 0 && len(t.dispatched()) > 0 && !t.isOurs():
 		all = append(all, newFinding(check, Note, "listen longer, or examine a stream with events", "no event came except heartbeats, so ids could not be checked"))
 	case len(evs) == 0:
@@ -169,6 +174,9 @@ func checkResume(r returning, t *Transcript) Finding {
 	due := r.next < len(r.evs)
 	if t.Err != nil || !t.IsStream {
 		return newFinding(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
+	}
+	if t.beginsState() {
+		return ok(check, "after the id %q, the stream begins with a state again: nothing is lost", shortenLine(r.id))
 	}
 	evs := t.positions()
 	if len(evs) == 0 {

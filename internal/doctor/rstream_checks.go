@@ -22,14 +22,18 @@ func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 	if e.root == nil {
 		e.root = e.requestPlain(ctx, e.urlOf(""), wire.JSON)
 	}
-	for _, step := range []func() Finding{
+	steps := []func() Finding{
 		func() Finding { return checkServer(e.root, log) },
 		func() Finding {
 			return checkHealth(e.requestPlain(ctx, e.urlOf("healthz"), "*/*"), e.requestPlain(ctx, e.urlOf("readyz"), "*/*"))
 		},
-		func() Finding { return checkOtherLog(e.reconnect(ctx, strangeCursor(log), glanceTime), log) },
-		func() Finding { return e.checkExact(ctx) },
-	} {
+	}
+	if first.isLog() {
+		steps = append(steps,
+			func() Finding { return checkOtherLog(e.reconnect(ctx, strangeCursor(log), glanceTime), log) },
+			func() Finding { return e.checkExact(ctx) })
+	}
+	for _, step := range steps {
 		f := step()
 		if ctx.Err() != nil {
 			return
@@ -42,17 +46,26 @@ func (e *exam) requestPlain(ctx context.Context, u *url.URL, accept string) *Tra
 	return e.probe.recordAnswer(ctx, ask{url: u, accept: accept, listen: answerTime})
 }
 
+// A serverInfo is the server information at the root of an rstream server.
+type serverInfo struct {
+	Name, Version, Log string
+	Head, Horizon      event.Cursor
+}
+
+// serverInfo returns the server information in the response, if it is that.
+func (t *Transcript) serverInfo() (self serverInfo, is bool) {
+	err := json.Unmarshal(t.Body, &self)
+	return self, err == nil && self.Name == "rstream"
+}
+
 // checkServer checks the server information at /.
 func checkServer(root *Transcript, log string) Finding {
 	const check = "server"
-	var self struct {
-		Name, Version, Log string
-		Head, Horizon      event.Cursor
-	}
+	self, isInfo := root.serverInfo()
 	switch {
 	case root.Err != nil || root.Status != http.StatusOK:
 		return newFinding(check, Note, "route / to the same server as /events", "no server information: / answers %s", root.outcome())
-	case json.Unmarshal(root.Body, &self) != nil || self.Name != "rstream":
+	case !isInfo:
 		return newFinding(check, Note, "route / to the same server as /events", "no server information: / is not from an rstream server")
 	case self.Log != log || wire.LogOf(root.Header) != log:
 		return newFinding(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", shortenLine(self.Log), log)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,109 @@ func ours(bend func(w http.ResponseWriter, r *http.Request) bool) http.HandlerFu
 				s.beat(15*time.Second, "id: 0000000000006.K7Q2M\n\n")
 			}
 		}
+	}
+}
+
+// states answers as an rstream server does at the paths of states: with a state, two changes and
+// heartbeats, or with the changes after a cursor. The board is the same but for its events.
+func states(w http.ResponseWriter, r *http.Request) bool {
+	known := map[string]string{"/snapshot": "topic at until", "/api/connections": "until", "/api/events": "until"}[r.URL.Path]
+	if strings.HasPrefix(r.URL.Path, "/api/room/") {
+		known = "at until"
+	}
+	if known == "" {
+		return false
+	}
+	for name := range r.URL.Query() {
+		if !slices.Contains(strings.Fields(known), name) {
+			http.Error(w, "unknown parameter "+name, http.StatusBadRequest)
+			return true
+		}
+	}
+	if r.Header.Get("Accept") != wire.SSE {
+		head(w, wire.JSON)
+		fmt.Fprintf(w, `{"at":"0000000000004","events":[]}`)
+		return true
+	}
+	cursor, err := event.ParseCursor(r.Header.Get(wire.HeaderLastEventID))
+	head(w, wire.SSE)
+	s := &stream{w, r}
+	begin := string(wire.AppendPreamble(nil, time.Second))
+	if err == nil && cursor.Of(testLog) {
+		s.send(begin + blocks(int(cursor.ID)+1, 6) + liveBlock(6))
+	} else {
+		state := string(wire.AppendStateBegin(nil, event.Point{ID: 4}, testLog))
+		for id := 1; id <= 4; id++ {
+			state += fmt.Sprintf("event: PUT\ndata: %s\n\n", line(id))
+		}
+		s.send(begin + state + string(wire.AppendPosition(nil, event.Point{ID: 4}, testLog)) + liveBlock(4))
+		for id := 5; id <= 6 && !r.URL.Query().Has("until"); id++ {
+			if s.wait(time.Second) {
+				s.send(block(id))
+			}
+		}
+	}
+	if !r.URL.Query().Has("until") {
+		s.beat(15*time.Second, "id: 0000000000006.K7Q2M\n\n")
+	}
+	return true
+}
+
+// A stream that begins with a state has no range, needs no ids in the state, and sends a state to a
+// reader with an unknown cursor.
+func TestOurStates(t *testing.T) {
+	for _, path := range []string{"/snapshot?topic=alice", "/snapshot?topic=alice&until=now", "/snapshot?topic=alice&at=now",
+		"/api/connections", "/api/events", "/api/events?until=now", "/api/room/alice", "/api/room/alice/", "/api/room/alice/events",
+		"/api/room/alice/get?at=now"} {
+		t.Run(path, func(t *testing.T) {
+			r := examineAt(t, Config{URL: mustParse("http://127.0.0.1" + path), Listen: 20 * time.Second}, ours(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path == "/events" {
+					t.Errorf("asked for %s", r.URL)
+				}
+				return states(w, r)
+			}))
+			want := OK
+			if strings.Contains(path, "until") {
+				want = Note // the stream ends
+				r.want(t, "ids", Note, "no event came after the state")
+			} else {
+				r.want(t, "ids", OK, "each of 2 events has its own id")
+				r.want(t, "resume", OK, `after the id "0000000000005.K7Q2M", the stream resumes with the next event`)
+			}
+			if r.Severity != want {
+				t.Errorf("it is %s:\n%s", r.Severity, &r)
+			}
+			r.want(t, "server", OK, "rstream 1")
+			r.want(t, "health", OK, "")
+		})
+	}
+}
+
+// A reader that does not see all of a board gets a state after each reconnection.
+func TestOurStateAgain(t *testing.T) {
+	r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/api/events"), Listen: 20 * time.Second}, ours(func(w http.ResponseWriter, r *http.Request) bool {
+		r.Header.Del(wire.HeaderLastEventID)
+		return states(w, r)
+	}))
+	r.want(t, "resume", OK, "the stream begins with a state again")
+	if r.Severity != OK {
+		t.Errorf("it is %s:\n%s", r.Severity, &r)
+	}
+}
+
+// A server may be below any path, even one that looks like that of a board.
+func TestOurServerBelowPath(t *testing.T) {
+	for _, u := range []string{"http://127.0.0.1/api/", "http://127.0.0.1/api/events?topic=*"} {
+		r := examineAt(t, Config{URL: mustParse(u), Listen: 20 * time.Second}, http.StripPrefix("/api", ours(nil)).ServeHTTP)
+		if r.Severity != OK {
+			t.Errorf("%s is %s:\n%s", u, r.Severity, &r)
+		}
+		r.want(t, "exact", OK, "6 events as NDJSON")
+	}
+	r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/log/api/room/alice"), Listen: 20 * time.Second}, http.StripPrefix("/log", ours(states)).ServeHTTP)
+	r.want(t, "server", OK, "rstream 1")
+	if r.Severity != OK {
+		t.Errorf("it is %s:\n%s", r.Severity, &r)
 	}
 }
 

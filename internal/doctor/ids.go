@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"cmp"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -172,6 +173,12 @@ func checkResume(r returning, t *Transcript) Finding {
 	const lossAdvice = "send everything after Last-Event-ID, or refuse the id: otherwise clients lose events without noticing"
 	const repeatAdvice = "start just after Last-Event-ID; until then, clients must drop repeated events by id"
 	due := r.next < len(r.evs)
+	if t.Err == nil && t.Status == http.StatusNoContent && t.isOurs() { // browsers stop
+		if due {
+			return newFinding(check, Error, lossAdvice, "after the id %q, the server answers 204, though %d later events came before", shortenLine(r.id), len(r.evs)-r.next)
+		}
+		return ok(check, "after the id %q of the last event, the server answers 204: the range has ended", shortenLine(r.id))
+	}
 	if t.Err != nil || !t.IsStream {
 		return newFinding(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
 	}

@@ -377,6 +377,35 @@ func TestOurServerHeldBack(t *testing.T) {
 	r.want(t, "buffered", Error, "events produced over 6s arrived at once, after a silence of 9s")
 }
 
+// An rstream server answers 204 to a reader that has all of a range that ends, so that browsers stop.
+func TestOurServerAtTheEnd(t *testing.T) {
+	ends := func(last int) http.HandlerFunc {
+		return ours(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.URL.Path != "/events" || r.Header.Get("Accept") != wire.SSE || r.URL.Query().Get("since") == "0000000000000":
+				return false
+			case r.Header.Get(wire.HeaderLastEventID) == "":
+				head(w, wire.SSE)
+				(&stream{w, r}).send(string(wire.AppendPreamble(nil, time.Second)) + blocks(1, last) + liveBlock(last))
+				return true
+			case strings.HasSuffix(r.Header.Get(wire.HeaderLastEventID), ".K7Q2M"):
+				w.Header().Set(wire.HeaderLog, testLog)
+				w.WriteHeader(http.StatusNoContent)
+				return true
+			}
+			return false
+		})
+	}
+	cfg := Config{URL: mustParse("http://127.0.0.1/events?topic=*&until=now"), Listen: 20 * time.Second}
+	r := examineAt(t, cfg, ends(1))
+	r.want(t, "resume", OK, `after the id "0000000000001.K7Q2M" of the last event, the server answers 204`)
+	if r.Severity > Note {
+		t.Errorf("it is %s:\n%s", r.Severity, &r)
+	}
+	r = examineAt(t, cfg, ends(3))
+	r.want(t, "resume", Error, `after the id "0000000000002.K7Q2M", the server answers 204, though 1 later events came before`)
+}
+
 // A foreign server with an invalid log id is not taken for an rstream server.
 func TestBadLogName(t *testing.T) {
 	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {

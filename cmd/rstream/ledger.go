@@ -27,16 +27,28 @@ type line struct {
 	at  event.ID
 }
 
-// addWritten adds a line, which begins where the last one ended.
-func (l *ledger) addWritten(end int64, at event.ID) { l.lines = append(l.lines, line{end, at}) }
+// addWritten adds a line, which begins where the last one ended. An empty one, of an event
+// that a filter left out, takes no room: there may be millions of them between two lines.
+func (l *ledger) addWritten(end int64, at event.ID) {
+	if lastEnd, _ := l.last(); end == lastEnd {
+		l.raisePosition(at)
+		return
+	}
+	l.lines = append(l.lines, line{end, at})
+}
 
 // raisePosition moves the position to at without a line: all later events follow at.
 func (l *ledger) raisePosition(at event.ID) {
-	last := &l.start
-	if n := len(l.lines); n > 0 {
-		last = &l.lines[n-1].at
-	}
+	_, last := l.last()
 	*last = max(*last, at)
+}
+
+// last returns where the last line ends, and the position after it.
+func (l *ledger) last() (end int64, at *event.ID) {
+	if n := len(l.lines); n > 0 {
+		return l.lines[n-1].end, &l.lines[n-1].at
+	}
+	return l.from, &l.start
 }
 
 // positionAt returns the position once all bytes before offset are processed.

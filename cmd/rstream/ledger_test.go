@@ -100,6 +100,25 @@ func restart(t *testing.T, l ledger, b book) (ledger, book, int64, event.ID) {
 	return next, fresh, next.written, next.positionAt(next.written)
 }
 
+// Events without output take no room, neither before the first line nor after one.
+func TestLedgerWithoutOutput(t *testing.T) {
+	l := ledger{back: 1 << 16}
+	end := int64(0)
+	for id := event.ID(1); id <= 3000; id++ {
+		if id%1000 == 0 {
+			end += 10
+			l.written = end
+		}
+		l.addWritten(end, id)
+	}
+	if got := l.positionAt(end); got != 3000 {
+		t.Errorf("the position is %s, want %s", got, event.ID(3000))
+	}
+	if len(l.lines) != 3 || len(l.pipe().Lines) != 6 {
+		t.Errorf("three lines are kept as %d, and stored as %d numbers", len(l.lines), len(l.pipe().Lines))
+	}
+}
+
 func TestStateOfAnother(t *testing.T) {
 	for _, text := range []string{"", "x", "[]", `{"output":1}`, `{"output":"x","pipe":{"lines":["a"]}}`} {
 		if s := decodeState([]byte(text)); s.Output != "" || s.Pipe != nil {

@@ -29,6 +29,9 @@ type copyWork struct {
 
 const syncTwo = `rstream sync -q a b; `
 
+// giveUp makes dead letters of all events of a.
+const giveUp = `rstream tail -q a --name c --exec false --tries 1 --until-live 2>said; `
+
 // copyWorks is one side of the table. Add each command that changes the copy.
 var copyWorks = []copyWork{
 	{name: "sync", args: []string{"sync", "a", "b"}, show: "rstream log a b | wc -l", done: "14"},
@@ -41,6 +44,10 @@ var copyWorks = []copyWork{
 		show: "rstream cursor | wc -l", done: "0"},
 	{name: "outbox drop", before: syncTwo + "seq 5 | rstream put c/x --lines --offline", args: []string{"outbox", "drop", "--all"},
 		show: "rstream outbox | wc -l", done: "0", none: "; nothing was dropped\n"},
+	{name: "dead drop", before: syncTwo + giveUp, args: []string{"dead", "drop", "--name", "c", "--all"},
+		show: "rstream dead | wc -l", done: "0", none: "; nothing was changed\n"},
+	{name: "dead retry", before: syncTwo + giveUp, args: []string{"dead", "retry", "--name", "c", "--all"},
+		show: `rstream dead | grep '"retry":true' | wc -l`, done: "7", none: "; nothing was changed\n"},
 }
 
 // Whatever happens to its output, a command that exits with 0 has done all its work,

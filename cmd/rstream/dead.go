@@ -264,6 +264,7 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 		return err
 	}
 	// Print them first: the lines of dropped ones may exist nowhere else.
+	a.out.outlive()
 	var picked []int64
 	err = eachDead(ctx, db, o.name, func(d *cache.DeadLetter) error {
 		if !o.all && !slices.Contains(numbers, d.Number) {
@@ -277,7 +278,7 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 		err = a.out.flush()
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; nothing was changed", err)
 	}
 	if !o.all {
 		picked = numbers // one that does not exist is an error

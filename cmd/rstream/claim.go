@@ -88,6 +88,17 @@ func (d delivery) claimOne(err error, f fate, draft *event.Draft) error {
 	return e
 }
 
+// recordDone records what the command has changed, before it prints the result.
+func (a *app) recordDone(what string) { a.done = what }
+
+// claimDone adds what the command has changed to an error of its output, which does not undo it.
+func (a *app) claimDone(err error) error {
+	if a.done == "" || !errors.As(err, new(*stdoutError)) {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, a.done)
+}
+
 // A lineClaim tracks how far a command has come with the lines of its input.
 type lineClaim struct {
 	delivery

@@ -49,6 +49,7 @@ func runCompact(ctx context.Context, a *app, o compactOptions) error {
 	if err != nil || a.quiet {
 		return err
 	}
+	a.recordDone(o.db + " was compacted")
 	if a.out.isForPerson() {
 		err = a.out.printf("%s: %s, was %s\n", o.db, formatSize(c.After), formatSize(c.Before))
 	} else {

@@ -169,6 +169,7 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 	if known, err := newestKnown(ctx, db); err == nil && at > known {
 		a.note("%s is beyond %s, the newest position that is known here", at, known)
 	}
+	a.recordDone("the cursor was set")
 	return a.out.writeCursor(c, newPositionTimes(ctx, db))
 }
 
@@ -230,5 +231,6 @@ func runCursorRm(ctx context.Context, a *app, names []string) error {
 	if err != nil {
 		return err
 	}
+	a.recordDone("the cursors were removed")
 	return a.printCursors(ctx, db, dropped)
 }

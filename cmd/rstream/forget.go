@@ -74,6 +74,7 @@ func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topi
 			return err
 		}
 	}
+	a.recordDone("the events were forgotten")
 	return a.noteQueued(ctx, db, topics)
 }
 

@@ -89,6 +89,7 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	if err := im.rereadFile(f, add); err != nil {
 		return err
 	}
+	a.recordDone("the events were imported")
 	return im.reportFile(a)
 }
 

@@ -66,6 +66,7 @@ func runKeyNew(a *app, path, algorithm string) error {
 	if err := replaceFile(path, b, 0o600); err != nil { // only its owner may read it, also if others could before
 		return err
 	}
+	a.recordDone("the key was added to " + path)
 	return a.out.writeKey(&k)
 }
 

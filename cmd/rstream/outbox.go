@@ -193,5 +193,6 @@ func runOutboxRetry(ctx context.Context, a *app, o outboxPicks, args []string) e
 	if err != nil {
 		return err
 	}
+	a.recordDone("the appends were queued again")
 	return a.printQueued(queued)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -209,11 +208,20 @@ func (o *output) nameOutput(err error) error {
 	if errors.As(err, &file) {
 		err = file.Err
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", cmp.Or(o.name, "standard output"), err)
+	switch {
+	case err == nil:
+		return nil
+	case o.name != "":
+		return fmt.Errorf("write %s: %w", o.name, err)
 	}
-	return nil
+	return &stdoutError{err}
 }
+
+// A stdoutError is an error of writing to standard output.
+type stdoutError struct{ err error }
+
+func (e *stdoutError) Error() string { return "write standard output: " + e.err.Error() }
+func (e *stdoutError) Unwrap() error { return e.err }
 
 // nothingYet is the text of an empty list. In JSON, it has no lines.
 const nothingYet = "nothing yet\n"

@@ -31,8 +31,9 @@ type app struct {
 	progress progress
 	filter   eventFilter
 
-	noOut bool // standard output was closed when the program started
-	ran   bool // a command was started
+	noOut bool   // standard output was closed when the program started
+	ran   bool   // a command was started
+	done  string // what it has changed, for an error of its output
 
 	servers []string
 	source  *chosenSource // if set, the command is about it and not about a server
@@ -99,6 +100,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
+	err = a.claimDone(err)
 	a.noteFilter()
 	a.progress.end()
 	a.footer.end()

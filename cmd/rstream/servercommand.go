@@ -97,6 +97,7 @@ func (a *app) runServerAdd(s namedServer) error {
 	if err != nil {
 		return err
 	}
+	a.recordDone("the server was added")
 	return a.out.printServer(&s)
 }
 

@@ -193,6 +193,7 @@ func (a *app) runSourceAdd(ctx context.Context, s namedSource) error {
 	if err != nil {
 		return err
 	}
+	a.recordDone("the source was added")
 	return a.out.printSource(&s)
 }
 

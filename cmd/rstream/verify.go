@@ -101,7 +101,11 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 			a.note("nothing is held in %s: nothing was compared", s.db.Path())
 		}
 	}
-	if err := a.verifyTopics(ctx, s, topics, o.repair); err != nil || damaged == 0 || o.repair {
+	err = a.verifyTopics(ctx, s, topics, o.repair)
+	if err == nil && o.repair {
+		a.recordDone("the repair is complete")
+	}
+	if err != nil || damaged == 0 || o.repair {
 		return err
 	}
 	verb := "is"

@@ -72,8 +72,9 @@ const (
 )
 
 func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
-	// Writing to a closed pipe must be an error, not a signal that kills.
-	signal.Ignore(syscall.SIGPIPE)
+	// Writing to a closed pipe must be an error, not a signal that kills. Programs that are started
+	// would inherit an ignored signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	a := &app{in: stdin, err: stderr}
 	ctx, stop := a.withSignals(context.Background())
 	defer stop()

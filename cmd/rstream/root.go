@@ -179,8 +179,9 @@ type signalError struct{ signal os.Signal }
 func (e *signalError) Error() string { return e.signal.String() }
 
 // withSignals returns a context that the first interrupt, termination or hangup ends. A
-// second signal kills, as usual, after onKill, if that is set. A hangup that was ignored when
-// the program started, as under nohup, stays ignored; onHangup, if set, handles it otherwise.
+// second signal kills, as usual, after onKill, if that is set, unless both are hangups. A hangup
+// that was ignored when the program started, as under nohup, stays ignored; onHangup, if set,
+// handles it otherwise.
 func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals, over := make(chan os.Signal, 2), make(chan struct{})
@@ -196,7 +197,7 @@ func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 					(*hook)()
 					continue
 				}
-				a.awaitKill(signals, over, func() { cancel(&signalError{s}) })
+				a.awaitKill(signals, s, over, func() { cancel(&signalError{s}) })
 			case <-over:
 			}
 			return
@@ -205,8 +206,13 @@ func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 	return ctx, func() { signal.Stop(signals); close(over); cancel(nil) }
 }
 
-// awaitKill calls end, and lets the next signal kill the program.
-func (a *app) awaitKill(signals chan os.Signal, over <-chan struct{}, end func()) {
+// awaitKill calls end after the first signal, and lets the next one kill the program. After a
+// hangup, another one does not: when a terminal closes, its shell sends one to its jobs, and the
+// kernel another.
+func (a *app) awaitKill(signals chan os.Signal, first os.Signal, over <-chan struct{}, end func()) {
+	if first == syscall.SIGHUP {
+		signal.Notify(make(chan os.Signal, 1), first) // until the program ends
+	}
 	hook := a.onKill.Load()
 	if hook == nil {
 		signal.Stop(signals)
@@ -214,14 +220,20 @@ func (a *app) awaitKill(signals chan os.Signal, over <-chan struct{}, end func()
 		return
 	}
 	end()
-	select {
-	case s := <-signals:
-		(*hook)()
-		signal.Stop(signals)
-		if self, err := os.FindProcess(os.Getpid()); err != nil || self.Signal(s) != nil {
-			os.Exit(exitFailed)
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGHUP && first == s {
+				continue
+			}
+			(*hook)()
+			signal.Stop(signals)
+			if self, err := os.FindProcess(os.Getpid()); err != nil || self.Signal(s) != nil {
+				os.Exit(exitFailed)
+			}
+		case <-over:
 		}
-	case <-over:
+		return
 	}
 }
 

@@ -25,7 +25,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main, workerName: work, natsName: serveNATS, nextName: runNext})
+	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main, workerName: work, natsName: serveNATS, nextName: runNext, hangUpName: hangUp})
 }
 
 // manyAtOnce runs more tests in parallel than there are processors, unless a flag

@@ -17,6 +17,17 @@ func (a *app) gapLine(err error) error {
 	return err
 }
 
+// noteGap reports a gap that a sync of t skips: to a person on standard error, else as a line.
+func (a *app) noteGap(t event.Topic, gap *client.GapError) error {
+	switch {
+	case a.out.isForPerson():
+		a.note("history from %s to %s is gone from the server; the sync of %s starts at %s", gap.After, gap.Oldest, t, gap.Oldest)
+	case !a.quiet:
+		return a.printGap(gap)
+	}
+	return nil
+}
+
 func (a *app) printGap(gap *client.GapError) error {
 	return a.out.writeJSON(struct {
 		Type   string   `json:"type"`

@@ -226,6 +226,9 @@ func (p *sourcePrinter) printNew(ctx context.Context, db *cache.DB) (done bool, 
 func (p *sourcePrinter) printOne(ev *event.Event) error {
 	if p.isGap(ev) {
 		p.gaps++
+		if p.silent && p.a.quiet {
+			return nil
+		}
 		return p.a.printSourceGap(ev)
 	}
 	if out, err := p.a.out.filter.leavesOut(ev); out || err != nil {

@@ -169,7 +169,11 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		err = a.followTopics(ctx, s, sending, &allowed, end, o.print)
 	}
 	if err != nil {
-		return a.gapLine(s.explainOtherLog(ctx, err))
+		err = s.explainOtherLog(ctx, err)
+		if a.quiet && !o.print {
+			return err
+		}
+		return a.gapLine(err)
 	}
 	return cmp.Or(refusedError(sent), allowed.status())
 }
@@ -378,7 +382,7 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r syncRan
 	if o.print {
 		err = a.skipGap(ctx, s, []event.Topic{t}, gap, nil)
 	} else {
-		err = a.printGap(gap)
+		err = a.noteGap(t, gap)
 	}
 	if err != nil {
 		return synced, err

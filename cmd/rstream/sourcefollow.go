@@ -323,9 +323,10 @@ func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sou
 // A beginFunc returns the position after which printing begins.
 type beginFunc func(context.Context, *cache.DB) (event.ID, error)
 
-// print prints what comes after the position that begin returns.
+// print prints what comes after the position that begin returns, until the reader of the output
+// leaves, if it prints events.
 func (s *sourceSession) print(ctx context.Context, p *sourcePrinter, begin beginFunc) error {
-	return s.a.out.untilClosed(ctx, func(ctx context.Context) (err error) {
+	work := func(ctx context.Context) (err error) {
 		if p.at, err = begin(ctx, s.db); err != nil {
 			return err
 		}
@@ -335,7 +336,11 @@ func (s *sourceSession) print(ctx context.Context, p *sourcePrinter, begin begin
 			}
 		}
 		return s.printAll(ctx, p)
-	})
+	}
+	if p.silent {
+		return work(ctx)
+	}
+	return s.a.out.untilClosed(ctx, work)
 }
 
 // printAll prints events until there are no more to print.
@@ -376,7 +381,9 @@ func (o *syncOptions) syncSource(ctx context.Context, a *app, topics []event.Top
 		return usagef("--since, --until, --at, --skip-gap and --explain need a server")
 	}
 	p := newSourcePrinter(a, topics)
-	p.silent = !o.print
+	if p.silent = !o.print; p.silent {
+		a.out.outlive()
+	}
 	limits := source.FollowConfig{UntilEnd: !o.follow, EndIdle: o.idle, Wait: o.wait}
 	err := a.withSource(ctx, limits, p, func(_ context.Context, db *cache.DB) (event.ID, error) { return db.Head(), nil })
 	var exit *exitError

@@ -54,6 +54,43 @@ func TestTailsComeAndGo(t *testing.T) {
 	}
 }
 
+// The batches of a tail begin where its range does, and each where the last one ended.
+func TestBatchesBegin(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("bob/x", 5)
+	f.put("alice/x", 3)
+	f.put("bob/x", 5)
+	topics := []event.Topic{mustTopic(t, "alice")}
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	for _, test := range []struct {
+		opts TailOptions
+		from event.ID
+		to   event.ID
+	}{
+		{TailOptions{UntilLive: true}, 0, 13},
+		{TailOptions{Range: Range{Since: moment(t, event.ID(2).String())}, UntilLive: true}, 2, 13},
+		{TailOptions{Range: Range{Since: moment(t, event.ID(10).String())}, UntilLive: true}, 10, 13},
+		{TailOptions{}, 0, 13},
+	} {
+		at := test.from
+		for b, err := range c.Batches(t.Context(), topics, test.opts) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.From != at {
+				t.Errorf("%+v: a batch begins after %s, want %s", test.opts, b.From, at)
+			}
+			if at = b.Position; at >= test.to {
+				break
+			}
+		}
+		if at != test.to {
+			t.Errorf("%+v: it ends at %s, want %s", test.opts, at, test.to)
+		}
+	}
+}
+
 // oneTail reads for a while and compares its events with the slow reader's.
 func oneTail(t *testing.T, f *fixture, c *Client, names []string) {
 	var topics []event.Topic
@@ -67,16 +104,20 @@ func oneTail(t *testing.T, f *fixture, c *Client, names []string) {
 	}
 	var got []string
 	var from, at event.ID
-	begun := false
+	begun, some := false, false
 	most := 1 + rand.IntN(300)
 	for b, err := range c.Batches(t.Context(), topics, opts) {
 		if err != nil {
 			t.Errorf("tail %v: %v", names, err)
 			return
 		}
-		if !begun && len(b.Events) > 0 {
-			from, begun = b.Events[0].ID-1, true
+		if !begun {
+			from, at, begun = b.From, b.From, true
 		}
+		if b.From != at {
+			t.Errorf("tail %v: a batch begins after %s, want %s", names, b.From, at)
+		}
+		some = some || len(b.Events) > 0
 		for _, ev := range b.Events {
 			got = append(got, string(ev.Line()))
 		}
@@ -84,7 +125,7 @@ func oneTail(t *testing.T, f *fixture, c *Client, names []string) {
 			break
 		}
 	}
-	if !begun {
+	if !some {
 		return
 	}
 	var want []plainEvent

@@ -29,6 +29,7 @@ type TailOptions struct {
 // A Batch is a piece of a tail.
 type Batch struct {
 	Events   []*event.Event // in order of their ids; valid until the next batch
+	From     event.ID       // the batch has all events of the topics after here, up to Position; zero within a state
 	Position event.ID       // all events of the topics up to here have been returned; zero within a state
 	Live     bool           // all history has been returned
 	State    bool           // the events are part of a state; its last batch has a Position and no events
@@ -234,8 +235,9 @@ func (t *tail) yieldBounded(ctx context.Context, span window.Span, yield func(Ba
 		if err != nil {
 			return orCause(ctx, err)
 		}
+		from := at
 		at = b.Position
-		if !yield(Batch{Events: b.Events, Position: at, Live: at >= span.To}) {
+		if !yield(Batch{Events: b.Events, From: from, Position: at, Live: at >= span.To}) {
 			return nil
 		}
 	}
@@ -256,16 +258,17 @@ func (t *tail) yieldEndless(ctx context.Context, span window.Span, yield func(Ba
 	t.startPulling(ctx, window.Span{From: span.From, To: at})
 	sub := t.hub.SubscribeTo(t, t.topics, span.From)
 	defer sub.Close()
-	for {
+	for from := span.From; ; {
 		b, err := t.nextBatch(ctx, func() (hub.Batch, error) { return nextOrQuiet(ctx, sub) })
 		if err != nil {
 			return orCause(ctx, err)
 		}
 		// The hub calls a reader live once it has reached the cursor, which may be far
 		// from the head.
-		if !yield(Batch{Events: b.Events, Position: b.Position, Live: b.Position >= span.To}) {
+		if !yield(Batch{Events: b.Events, From: from, Position: b.Position, Live: b.Position >= span.To}) {
 			return nil
 		}
+		from = b.Position
 	}
 }
 

@@ -65,14 +65,11 @@ func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event
 // events that may be missing, so a tail with a name ends there; others continue with a
 // note.
 func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
-	from := p.at
+	from := b.From
 	if p.keep != nil {
 		from = p.keep.resumePosition()
-	} else if from == event.Beginning && len(b.Events) > 0 {
-		from = b.Events[0].ID - 1
 	}
 	doubted, err := doubtedRanges(ctx, p.s.db, p.topics, window.Span{From: from, To: b.Position})
-	p.at = max(p.at, b.Position)
 	switch {
 	case err != nil || len(doubted) == 0:
 		return err

@@ -239,8 +239,7 @@ type tailPrinter struct {
 	follows bool    // it waits for events to come
 	keep    *keeper // nil without a name
 
-	at    event.ID // the position passed so far
-	doubt error    // set if the copy differs from the server somewhere
+	doubt error // set if the copy differs from the server somewhere
 }
 
 // printBeginning prints the state if the tail starts with it, and sets opts to continue from

@@ -276,7 +276,7 @@ func TestPartMirrorFile(t *testing.T) {
 	if _, err := Compact(t.Context(), m.path, Config{}, Retention{}); err != nil {
 		t.Errorf("compact: %v", err)
 	}
-	s, err := OpenSalvage(m.path, nil)
+	s, err := OpenSalvage(t.Context(), m.path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

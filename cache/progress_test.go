@@ -71,7 +71,7 @@ func TestSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("Compact", StepDrop, StepRewrite)
-	s, err := OpenSalvage(path, said.add)
+	s, err := OpenSalvage(t.Context(), path, said.add)
 	if err != nil {
 		t.Fatal(err)
 	}

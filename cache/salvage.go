@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/salvage"
@@ -32,14 +33,14 @@ type Salvage struct {
 // OpenSalvage finds the events in the bytes of a file at path that SQLite refuses, in whole
 // or in part. It opens the file, and the write-ahead log next to it, for reading only, and
 // takes no locks: nobody should write the file meanwhile. It calls progress while it
-// searches, unless progress is nil.
-func OpenSalvage(path string, progress func(Progress)) (*Salvage, error) {
+// searches, unless progress is nil. If ctx ends, OpenSalvage and Each return its cause.
+func OpenSalvage(ctx context.Context, path string, progress func(Progress)) (*Salvage, error) {
 	searched := func(done, total int64) {
 		if progress != nil {
 			progress(Progress{Step: StepSearch, Done: done, Total: total})
 		}
 	}
-	f, err := salvage.Open(path, searched)
+	f, err := salvage.Open(ctx, path, searched)
 	if err != nil {
 		return nil, fmt.Errorf("salvage %s: %w", path, err)
 	}

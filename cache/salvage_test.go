@@ -107,7 +107,7 @@ func matching(evs []event.Event, topic event.Topic) (some []event.Event) {
 // returns those that are neither found nor reported as missing.
 func (w *wreck) salvaged(t *testing.T, path string) (s *Salvage, silent []event.ID) {
 	t.Helper()
-	s, err := OpenSalvage(path, nil)
+	s, err := OpenSalvage(t.Context(), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestSalvageSound(t *testing.T) {
 // salvagedLines returns the notes about a file and its salvaged lines.
 func salvagedLines(t *testing.T, path string) (*Salvage, string) {
 	t.Helper()
-	s, err := OpenSalvage(path, nil)
+	s, err := OpenSalvage(t.Context(), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,16 +367,33 @@ func TestSalvageLog(t *testing.T) {
 	}
 }
 
+// The search of a file ends with its context.
+func TestSalvageStops(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	if err := mustOpen(t, path, Config{Role: Server}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s, err := OpenSalvage(ctx, path, func(Progress) { cancel(stopped) })
+	if err == nil {
+		s.Close()
+	}
+	if !errors.Is(err, stopped) {
+		t.Errorf("its error is %v", err)
+	}
+}
+
 func TestSalvageNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "no.db")
-	if _, err := OpenSalvage(path, nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := OpenSalvage(t.Context(), path, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of no file: %v", err)
 	}
 	for _, text := range []string{"", "no database", strings.Repeat("no database", 1000)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := OpenSalvage(path, nil)
+		s, err := OpenSalvage(t.Context(), path, nil)
 		if err != nil || s.Events != 0 || len(s.Notes) == 0 {
 			t.Errorf("of %.20q: %+v, %v", text, s, err)
 		}
@@ -384,7 +401,7 @@ func TestSalvageNothing(t *testing.T) {
 			s.Close()
 		}
 	}
-	if _, err := OpenSalvage(t.TempDir(), nil); err == nil {
+	if _, err := OpenSalvage(t.Context(), t.TempDir(), nil); err == nil {
 		t.Error("a folder is salvaged")
 	}
 }

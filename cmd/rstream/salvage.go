@@ -52,7 +52,7 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 		return err
 	}
 	defer a.progress.end()
-	s, err := cache.OpenSalvage(from, a.fileProgress(from))
+	s, err := cache.OpenSalvage(ctx, from, a.fileProgress(from))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package salvage
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 // An image is the pages of a file as its write-ahead log leaves them.
 type image struct {
+	ctx       context.Context // its end ends reading
 	main, log *os.File
 	pageSize  int64 // in bytes
 	size      int64 // of main, as a number of pages, the last of which may be cut
@@ -20,8 +22,8 @@ type image struct {
 	whole     bool    // the log has no damaged frame before its last commit
 }
 
-func openImage(path string) (_ *image, err error) {
-	im := &image{replaced: map[int64]int64{}, whole: true}
+func openImage(ctx context.Context, path string) (_ *image, err error) {
+	im := &image{ctx: ctx, replaced: map[int64]int64{}, whole: true}
 	defer func() {
 		if err != nil {
 			im.close()
@@ -79,6 +81,9 @@ func (im *image) imagePages() int64 { return im.last + int64(len(im.loose)) }
 
 // page returns a page. What a file lacks at its end is zero.
 func (im *image) page(n int64) ([]byte, error) {
+	if im.ctx.Err() != nil {
+		return nil, context.Cause(im.ctx)
+	}
 	b := make([]byte, im.pageSize)
 	f, at := im.main, (n-1)*im.pageSize
 	if n > im.last && len(im.loose) > 0 {

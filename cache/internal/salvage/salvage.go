@@ -3,6 +3,7 @@ package salvage
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -77,9 +78,10 @@ func (f *File) stamp() (s [2]stamp) {
 func (f *File) Changed() bool { return f.stamp() != f.stamps }
 
 // Open finds the events of a file, and calls searched with how many pages of the file it
-// has looked at. It needs some 16 bytes of memory for each event.
-func Open(path string, searched func(done, total int64)) (_ *File, err error) {
-	im, err := openImage(path)
+// has looked at. It needs some 16 bytes of memory for each event. The end of ctx ends the
+// search, and then reads of the File.
+func Open(ctx context.Context, path string, searched func(done, total int64)) (_ *File, err error) {
+	im, err := openImage(ctx, path)
 	if err != nil {
 		return nil, err
 	}

@@ -102,25 +102,28 @@ func (o Outbox) Acknowledge(ctx context.Context, numbers []int64) error {
 	return dbfile.Wrap(err, "acknowledge")
 }
 
-// Discard removes drafts that are never to be sent, and returns how many there were.
-func (o Outbox) Discard(ctx context.Context, numbers []int64) (n int, err error) {
-	n, err = o.remove(ctx, numbers)
-	return n, dbfile.Wrap(err, "drop from the outbox")
+// Discard removes drafts that are never to be sent, and returns the numbers of those that were
+// still there.
+func (o Outbox) Discard(ctx context.Context, numbers []int64) (removed []int64, err error) {
+	removed, err = o.remove(ctx, numbers)
+	return removed, dbfile.Wrap(err, "drop from the outbox")
 }
 
-func (o Outbox) remove(ctx context.Context, numbers []int64) (n int, err error) {
+func (o Outbox) remove(ctx context.Context, numbers []int64) (removed []int64, err error) {
 	err = o.db.file.Update(ctx, func(tx *sql.Tx) error {
-		n = 0
+		removed = nil
 		for _, number := range numbers {
-			some, err := affected(tx.Exec(`DELETE FROM outbox WHERE number = ?`, number))
+			n, err := affected(tx.Exec(`DELETE FROM outbox WHERE number = ?`, number))
 			if err != nil {
 				return err
 			}
-			n += some
+			if n > 0 {
+				removed = append(removed, number)
+			}
 		}
 		return nil
 	})
-	return n, err
+	return removed, err
 }
 
 // Refuse records why a server did not take drafts. They stay in the outbox, but are not

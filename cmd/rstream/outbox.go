@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -174,8 +175,32 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxPicks, args []string) er
 	for i := range picked {
 		drop[i] = picked[i].Number
 	}
-	_, err = db.Outbox().Discard(ctx, drop)
-	return err
+	dropped, err := db.Outbox().Discard(ctx, drop)
+	if err != nil {
+		return err
+	}
+	return keptError(drop, dropped)
+}
+
+// keptError returns an error if some drafts had left the outbox before they were dropped.
+func keptError(drop, dropped []int64) error {
+	gone := slices.DeleteFunc(drop, func(n int64) bool { return slices.Contains(dropped, n) })
+	if len(gone) == 0 {
+		return nil
+	}
+	var names []string
+	for _, n := range gone[:min(maxRanges, len(gone))] {
+		names = append(names, strconv.FormatInt(n, 10))
+	}
+	return fmt.Errorf("drop %s%s: no longer in the outbox, since another process has sent or dropped %s",
+		strings.Join(names, ", "), andMore(len(gone)), itOrThem(len(gone)))
+}
+
+func itOrThem(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
 }
 
 func runOutboxRetry(ctx context.Context, a *app, o outboxPicks, args []string) error {

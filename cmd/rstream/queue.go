@@ -234,16 +234,72 @@ func (q *queueing) queueAndSend(ctx context.Context, drafts []event.Draft) (fate
 	if q.down {
 		return taken, q.a.printQueued(queued)
 	}
-	err = q.trySend(ctx, ours)
+	err = q.trySend(ctx, queued, ours)
 	refused, failed := q.withdraw(ctx, ours)
+	gone, lost := q.findGone(context.WithoutCancel(ctx), queued, ours)
+	if len(gone) > 0 {
+		q.a.note("%s left the outbox: another process has sent or dropped %s", count(len(gone), "append"), itOrThem(len(gone)))
+	}
+	for i := range gone {
+		delete(ours, gone[i].Number)
+	}
 	for i := range queued {
 		failed = errors.Join(failed, q.printSent(&queued[i], ours))
 	}
 	f := taken
-	if refused != nil {
+	switch {
+	case len(gone) > 0:
+		f = unknown
+	case refused != nil:
 		f = butRefused
 	}
-	return f, errors.Join(err, refused, failed, q.a.out.flush())
+	return f, errors.Join(err, refused, failed, lost, q.a.out.flush())
+}
+
+// findGone returns the drafts that have no receipt and are no longer in the outbox: another
+// process has sent them, or dropped them.
+func (q *queueing) findGone(ctx context.Context, queued []cache.Queued, ours map[int64]*event.Receipt) (gone []cache.Queued, err error) {
+	open := map[int64]bool{}
+	for number, r := range ours {
+		if r == nil {
+			open[number] = true
+		}
+	}
+	if len(open) == 0 {
+		return nil, nil
+	}
+	err = eachQueued(ctx, q.s.db, func(now *cache.Queued) error {
+		delete(open, now.Number)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range queued {
+		if number := queued[i].Number; open[number] {
+			delete(open, number)
+			gone = append(gone, queued[i])
+		}
+	}
+	return gone, nil
+}
+
+// receiveGone appends the drafts that are gone once more, which are duplicates if another
+// process has sent them, and records the answers to ours.
+func (q *queueing) receiveGone(ctx context.Context, c *client.Client, queued []cache.Queued, ours map[int64]*event.Receipt) error {
+	gone, err := q.findGone(ctx, queued, ours)
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	drafts := make([]event.Draft, len(gone))
+	for i := range gone {
+		drafts[i] = gone[i].Draft
+	}
+	receipts, err := c.Put(ctx, drafts)
+	for i := range receipts {
+		ours[gone[i].Number] = &receipts[i]
+	}
+	return err
 }
 
 // printSent prints the result of a draft, unless it was refused.
@@ -260,7 +316,7 @@ func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt)
 
 // trySend sends the outbox and records the log's answers to ours. That no server can be
 // reached is not an error.
-func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) error {
+func (q *queueing) trySend(ctx context.Context, queued []cache.Queued, ours map[int64]*event.Receipt) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var lost error
@@ -279,6 +335,9 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 			ours[sent.Number] = r
 		}
 	})
+	if err == nil {
+		err = q.receiveGone(ctx, c, queued, ours)
+	}
 	var unreachable *client.UnreachableError
 	if lost == nil && errors.As(err, &unreachable) {
 		lost = unreachable
@@ -303,7 +362,7 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 		}
 		return nil
 	})
-	if refused != nil && q.sent.Forbidden == q.sent.Refused {
+	if refused != nil && q.sent.Refused > 0 && q.sent.Forbidden == q.sent.Refused {
 		refused = &forbiddenError{refused}
 	}
 	if err == nil && len(numbers) > 0 {

@@ -205,3 +205,36 @@ func TestAppendFromIf(t *testing.T) {
 		t.Errorf("receipts %v, %v", got, err)
 	}
 }
+
+// The first move of a source makes tables. If its transaction is rolled back, they are gone, and
+// later transactions do not need them.
+func TestFirstMoveRolledBack(t *testing.T) {
+	db := openServer(t)
+	first := moveRequest(t, db, sourceMove("", "a"), drafts("alice", "x", "k", 2))
+	lost := moveRequest(t, db, sourceMove("z", "b"), drafts("bob", "x", "k", 2))
+	db.commitRequests([]*appendRequest{first, lost}) // together, then each alone
+	if err := <-first.done; err != nil {
+		t.Errorf("the first move: %v", err)
+	}
+	wantError(t, "a move from another state", <-lost.done, ErrMoved)
+	if err := rawExec(db, `DELETE FROM leaf`); err != nil {
+		t.Errorf("a later transaction: %v", err)
+	}
+	if got := mustAppend(t, db, draft("carol", "x", "k")); got[0].ID != 3 {
+		t.Errorf("a later append is %s, want 3", got[0].ID)
+	}
+	if state, err := db.SourceState(t.Context(), "wiki"); string(state) != "a" || err != nil {
+		t.Errorf("the state is %q, %v", state, err)
+	}
+}
+
+// moveRequest returns the request of AppendFrom.
+func moveRequest(t *testing.T, db *DB, m *SourceMove, ds []event.Draft) *appendRequest {
+	t.Helper()
+	r, err := db.newAppend(t.Context(), ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.move = m
+	return r
+}

@@ -14,19 +14,19 @@ type statements struct {
 }
 
 // prepare prepares the statements that recent transactions used, before the next one
-// takes the connection.
-func (f *File) prepare(ctx context.Context) error {
+// takes the connection. It leaves out those that cannot be prepared: the table of one may
+// have been made in a transaction that was rolled back. A transaction that needs the
+// statement prepares it then, and gets the error.
+func (f *File) prepare(ctx context.Context) {
 	s := &f.statements
-	for _, query := range s.wanted {
-		stmt, err := f.write.PrepareContext(ctx, query)
-		if err != nil {
-			return err
-		}
-		s.ready[query] = stmt
-	}
+	wanted := s.wanted
 	s.wanted = nil
 	clear(s.used)
-	return nil
+	for _, query := range wanted {
+		if stmt, err := f.write.PrepareContext(ctx, query); err == nil {
+			s.ready[query] = stmt
+		}
+	}
 }
 
 // Stmt returns the prepared statement of query in tx, a transaction of Begin.

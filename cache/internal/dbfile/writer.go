@@ -32,9 +32,7 @@ func (f *File) Reconnect() error {
 // Begin begins a writing transaction on a connection that End gives back. The caller must
 // hold the right to write.
 func (f *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
-	if err := f.prepare(ctx); err != nil {
-		return nil, err
-	}
+	f.prepare(ctx)
 	if f.conn, err = f.write.Conn(ctx); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -381,6 +382,51 @@ func TestSalvageStops(t *testing.T) {
 	}
 	if !errors.Is(err, stopped) {
 		t.Errorf("its error is %v", err)
+	}
+}
+
+// A file that has become shorter in its write-ahead log has pages of dropped events at its end.
+// They are not found.
+func TestSalvageShorter(t *testing.T) {
+	ctx := context.Background()
+	db := openServer(t)
+	for i := range 10 {
+		ds := drafts("alice", "x", fmt.Sprint("k", i), int(event.BlockSize)/2)
+		mustAppend(t, db, append(ds, draft("bob", fmt.Sprint(i), "k"))...)
+	}
+	mustDo(t, db.file.Checkpoint)
+	err := db.file.View(ctx, func(tx *sql.Tx) error { // a reader, so that the file stays as it is
+		var n int
+		if err := tx.QueryRow(`SELECT count(*) FROM page`).Scan(&n); err != nil {
+			return err
+		}
+		return db.RetainOnce(ctx, Retention{MaxBytes: 1})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wreck{name: "shorter", lines: map[event.ID]string{}}
+	for _, ev := range mustStored(t, db) {
+		w.lines[ev.ID] = string(ev.Line)
+	}
+	size, err := db.file.Size(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	main, err := os.ReadFile(db.Path())
+	if err != nil || int64(len(main)) <= size.Bytes() {
+		t.Fatalf("the file has %d bytes, and should have more than %d, %v", len(main), size.Bytes(), err)
+	}
+	log, err := os.ReadFile(db.Path() + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := w.write(t, main)
+	if err := os.WriteFile(path+"-wal", log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, silent := w.salvaged(t, path); len(silent) > 0 || s.Events != len(w.lines) || len(s.Notes) > 0 {
+		t.Errorf("%d events of %d, notes %q, left out in silence are %v", s.Events, len(w.lines), s.Notes, silent)
 	}
 }
 

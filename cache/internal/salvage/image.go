@@ -20,6 +20,7 @@ type image struct {
 	replaced  map[int64]int64
 	loose     []int64 // offsets of pages in the log, after the first frame that is damaged
 	whole     bool    // the log has no damaged frame before its last commit
+	ends      bool    // the log has a commit, and nothing of another after it
 }
 
 func openImage(ctx context.Context, path string) (_ *image, err error) {
@@ -54,6 +55,11 @@ func openImage(ctx context.Context, path string) (_ *image, err error) {
 	im.last = im.size
 	for n := range im.replaced {
 		im.last = max(im.last, n)
+	}
+	if im.whole && im.ends {
+		// The file gets shorter with a checkpoint only. Until then it ends with pages of
+		// removed events.
+		im.last = min(im.last, im.told)
 	}
 	if im.told == 0 {
 		first, err := im.page(1)
@@ -101,7 +107,7 @@ const (
 
 // readLog finds the pages of the write-ahead log, up to its last commit. SQLite ends at
 // the first damaged frame; the pages after it are loose, since nothing proves their
-// numbers.
+// numbers. If the file has become shorter, only a log without damage proves it.
 func (im *image) readLog() error {
 	var head [logHeader]byte
 	if _, err := im.log.ReadAt(head[:], 0); err != nil {
@@ -132,6 +138,7 @@ func (im *image) readLog() error {
 	for at := int64(logHeader); ; at += int64(len(frame)) {
 		if _, err := im.log.ReadAt(frame, at); err != nil {
 			if errors.Is(err, io.EOF) {
+				im.ends = im.told > 0 && len(pending) == 0 && len(loose) == 0
 				return nil
 			}
 			return err

@@ -7,23 +7,24 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // Scrub reads all kept states and returns how many are damaged. If drop is set, it drops
 // them: each is made again from held events, or fetched again, when it is needed.
 func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err error) {
-	rows, err := store.keptSnapshots(ctx)
+	kept, err := store.keptSnapshots(ctx)
 	if err != nil {
 		return 0, dbfile.Wrap(err, "check the kept states")
 	}
-	for i, s := range rows {
-		store.file.Report(dbfile.Progress{Step: dbfile.StepStates, Done: int64(i), Total: int64(len(rows))})
+	for i, s := range kept {
+		store.file.Report(dbfile.Progress{Step: dbfile.StepStates, Done: int64(i), Total: int64(len(kept))})
 		err := store.checkSnapshot(ctx, s)
 		if errors.Is(err, dbfile.ErrCorrupt) {
 			damaged, err = damaged+1, nil
 			if drop {
-				err = store.file.Update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
+				err = store.file.Update(ctx, func(tx *sql.Tx) error { return dropFolded(tx, s.id) })
 			}
 		}
 		if err != nil {
@@ -36,25 +37,31 @@ func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err erro
 func (store *Store) keptSnapshots(ctx context.Context) (kept []keptSnapshot, err error) {
 	err = store.file.View(ctx, func(tx *sql.Tx) error {
 		kept = nil
-		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count, `+snapshotSound+` FROM snapshot WHERE whole ORDER BY id`)
+		found, err := tx.QueryContext(ctx, `SELECT id, at, form, count, `+snapshotSound+` FROM snapshot WHERE whole ORDER BY id`)
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
+		defer found.Close()
+		for found.Next() {
 			var s keptSnapshot
-			if err := rows.Scan(&s.id, &s.at, &s.form, &s.count, &s.sound); err != nil {
+			if err := found.Scan(&s.id, &s.at, &s.form, &s.count, &s.sound); err != nil {
 				return err
 			}
 			kept = append(kept, s)
 		}
-		return rows.Err()
+		return found.Err()
 	})
 	return kept, err
 }
 
+// dropFolded drops a snapshot that folds may have started with: each starts again with
+// another.
+func dropFolded(tx *sql.Tx, id int64) error {
+	return errors.Join(dropSnapshot(tx, id), rows.NoteRemoval(tx))
+}
+
 // checkSnapshot reads a kept state, each part in its own transaction. A state dropped in
-// the meantime is not damaged.
+// the meantime, or being dropped part by part, is not damaged.
 func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
 	if !s.sound {
 		return fmt.Errorf("%w: snapshot %d has another checksum", dbfile.ErrCorrupt, s.id)
@@ -78,7 +85,7 @@ func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
 				return nil
 			}
 			var there bool
-			err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?)`, s.id).Scan(&there)
+			err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ? AND whole)`, s.id).Scan(&there)
 			if err == nil && there {
 				err = fmt.Errorf("%w: snapshot %d has %d members, not %d", dbfile.ErrCorrupt, s.id, members, s.count)
 			}

@@ -137,3 +137,103 @@ func TestSealTwice(t *testing.T) {
 		t.Errorf("%d are kept, %v", kept, err)
 	}
 }
+
+// keepPuts opens a log with an event in each of many storages, and keeps the state at its head.
+func keepPuts(t *testing.T) (s *Store, head event.ID) {
+	t.Helper()
+	few := FewStorages
+	t.Cleanup(func() { FewStorages = few })
+	FewStorages = 0
+	s = openLog(t)
+	head = appendPuts(t, s, 5*partMembers, []byte("1"))
+	if err := s.sealState(context.Background(), event.All, head, 0); err != nil {
+		t.Fatal(err)
+	}
+	return s, head
+}
+
+// change changes the file in a transaction.
+func change(t *testing.T, s *Store, query string) {
+	t.Helper()
+	err := s.file.Update(context.Background(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(query)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A state that is being folded is complete, even if the kept one with which it has begun turns
+// out to be damaged and is dropped.
+func TestDropDamagedDuringFold(t *testing.T) {
+	ctx := context.Background()
+	for what, drop := range map[string]func(*Store) error{
+		"a damaged part": func(s *Store) error {
+			change(t, s, `UPDATE part SET members = x'00' WHERE rowid = (SELECT max(rowid) FROM part)`)
+			n, err := s.Scrub(ctx, true)
+			if err == nil && n != 1 {
+				err = fmt.Errorf("%d states are damaged", n)
+			}
+			return err
+		},
+		"a damaged row": func(s *Store) error {
+			change(t, s, `UPDATE snapshot SET count = count + 1`)
+			w, _, err := s.NewWriter(ctx, event.All, 1)
+			if err != nil {
+				return err
+			}
+			return w.Abort(ctx)
+		},
+	} {
+		s, head := keepPuts(t)
+		r := stateReader{db: s, topic: event.All, at: head}
+		n, pieces := 0, 0
+		for more := true; more; pieces++ {
+			err := s.file.View(ctx, func(tx *sql.Tx) (err error) {
+				var evs []event.Event
+				evs, more, err = r.next(ctx, tx)
+				n += len(evs)
+				return err
+			})
+			if err == nil && pieces == 0 {
+				err = drop(s)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		if n != int(head) || pieces < 2 {
+			t.Errorf("%s: the state has %d members in %d pieces, want %d", what, n, pieces, head)
+		}
+	}
+}
+
+// A state that its server is retiring loses its parts first. It is not damaged.
+func TestScrubWhileRetiring(t *testing.T) {
+	ctx := context.Background()
+	s, head := keepPuts(t)
+	if err := s.sealState(ctx, event.All, head-1, 0); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := s.keptSnapshots(ctx)
+	if err != nil || len(kept) != 2 {
+		t.Fatalf("kept are %v, %v", kept, err)
+	}
+	var retired int64
+	err = s.file.Update(ctx, func(tx *sql.Tx) error {
+		if retired, err = s.Retire(tx, head); err != nil {
+			return err
+		}
+		_, err = tx.Exec(`DELETE FROM part WHERE rowid = (SELECT max(rowid) FROM part WHERE snapshot = ?)`, retired) // as DropParts does
+		return err
+	})
+	if err != nil || retired != kept[1].id {
+		t.Fatalf("retired is %d of %v, %v", retired, kept, err)
+	}
+	for _, k := range kept {
+		if err := s.checkSnapshot(ctx, k); err != nil {
+			t.Error(err)
+		}
+	}
+}

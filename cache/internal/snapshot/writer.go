@@ -96,30 +96,37 @@ var (
 	extendSnapshot = dbfile.SnapshotTable.Update("count", "?1", "whole", "?2", "owner", "?3", "lease", "?4") + ` AND id = ?5`
 )
 
-// clearSnapshots deletes unfinished snapshots whose writer is gone. busy is true if
-// another process is writing the one of topic at position at.
+// clearSnapshots deletes unfinished snapshots whose writer is gone, and those whose rows are
+// damaged. busy is true if another process is writing the one of topic at position at.
 func (s *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
-	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole OR NOT ` + snapshotSound)
+	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0), ` + snapshotSound + ` FROM snapshot WHERE NOT whole OR NOT ` + snapshotSound)
 	if err != nil {
 		return false, err
 	}
-	var left []int64
+	var left, damaged []int64
 	for result.Next() {
 		var w rows.Window
 		var of string
 		var ofAt event.ID
-		if err := result.Scan(&w.ID, &of, &ofAt, &w.Owner, &w.Lease); err != nil {
+		var sound bool
+		if err := result.Scan(&w.ID, &of, &ofAt, &w.Owner, &w.Lease, &sound); err != nil {
 			return false, errors.Join(err, result.Close())
 		}
-		if s.file.Stale(w.Owner, w.Lease) {
+		switch stale := s.file.Stale(w.Owner, w.Lease); {
+		case stale && sound:
 			left = append(left, w.ID)
-		} else if of == topic.String() && ofAt == at {
+		case stale:
+			damaged = append(damaged, w.ID)
+		case of == topic.String() && ofAt == at:
 			busy = true
 		}
 	}
 	err = errors.Join(result.Err(), result.Close())
 	for _, id := range left {
 		err = errors.Join(err, dropSnapshot(tx, id))
+	}
+	for _, id := range damaged {
+		err = errors.Join(err, dropFolded(tx, id))
 	}
 	return busy, err
 }

@@ -347,7 +347,7 @@ func (c *contentChecker) checkStates(ctx context.Context) error {
 }
 
 // checkDigests computes the kept leaves of digests again. Those of damaged spans are
-// left out.
+// left out, and those below the horizon of a log, whose events may have been dropped.
 func (c *contentChecker) checkDigests(ctx context.Context) error {
 	var after struct {
 		topic string
@@ -363,7 +363,7 @@ func (c *contentChecker) checkDigests(ctx context.Context) error {
 		var leaf window.Leaf
 		var sum []byte
 		var topic event.Topic
-		var differs bool
+		var differs, passed bool
 		before := after
 		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
 			err := tx.QueryRowContext(ctx, `SELECT topic, block, count, sum FROM leaf WHERE (topic, block) > (?, ?) ORDER BY topic, block LIMIT 1`,
@@ -375,6 +375,13 @@ func (c *contentChecker) checkDigests(ctx context.Context) error {
 				return dbfile.OutOfOrder("leaf")
 			}
 			leaf.Block = uint64(after.block)
+			horizon, err := c.db.tables.HorizonIn(tx)
+			if err != nil {
+				return err
+			}
+			if passed = after.block >= 0 && isBelow(leaf.Block, horizon); passed {
+				return nil
+			}
 			if topic, err = event.ParseTopic(after.topic); err != nil || copy(leaf.Sum[:], sum) != len(leaf.Sum) || after.block < 0 {
 				differs = true
 				return nil
@@ -392,7 +399,9 @@ func (c *contentChecker) checkDigests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.sound.Digests++
+		if !passed {
+			c.sound.Digests++
+		}
 		if differs {
 			f := Fault{Kind: FaultDigest, Text: fmt.Sprintf("the digest kept of %.80q in block %d differs from its events", after.topic, after.block)}
 			if after.block >= 0 && uint64(after.block) <= event.MaxID.Block() {

@@ -17,6 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // someEvent returns an event in the middle.
@@ -218,5 +219,36 @@ func TestCheckContentsWritten(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Kept leaves below the horizon are of events that may have been dropped. They are no damage.
+func TestCheckContentsBelowHorizon(t *testing.T) {
+	ctx := context.Background()
+	db, _ := bigLog(t)
+	mustLeaves(t, db, event.All, window.Span{To: db.Head()})
+	if err := db.history.MoveHorizon(ctx, event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	r, err := db.newRetainer(ctx, Retention{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := errors.New("killed")
+	r.Throttle = func(context.Context, time.Duration) error { return killed }
+	wantError(t, "Round", r.Round(ctx), killed)
+	if n := len(mustStored(t, db)); n >= int(db.Head()) {
+		t.Fatalf("%d events of %s are left", n, db.Head())
+	}
+	check := func(digests int) {
+		t.Helper()
+		if s, faults := faultsOf(t, db); len(faults) > 0 || s.Digests != digests {
+			t.Errorf("%+v, faults %+v, want %d digests", s, faults, digests)
+		}
+	}
+	check(1)
+	mustExec(t, db, `UPDATE leaf SET count = count + 1`)
+	if _, faults := faultsOf(t, db); len(faults) != 1 || faults[0].Kind != FaultDigest || faults[0].Span != window.BlockSpan(1) {
+		t.Errorf("faults of damaged digests: %+v", faults)
 	}
 }

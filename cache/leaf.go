@@ -190,6 +190,9 @@ func blockPart(at, end event.ID) window.Span {
 	return window.Span{From: at, To: min(end, window.BlockSpan(uint64(at)/event.BlockSize).To)}
 }
 
+// isBelow reports whether a horizon has passed a block.
+func isBelow(block uint64, horizon event.ID) bool { return block < uint64(horizon)/event.BlockSize }
+
 // isSealed reports whether part is a whole block whose events cannot change any more.
 func isSealed(part window.Span, final window.Spans) bool {
 	return part == window.BlockSpan(part.To.Block()) && final.Contains(part)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"slices"
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
@@ -260,14 +261,20 @@ func (l *leafLearner) endLearning(m *leafMemo, at event.ID) {
 }
 
 // saveLeaves writes leaves of the memo that are not in the file yet, if they are many or all
-// is set. If it cannot, that is no error: the file may be full.
+// is set, but for those that the horizon has passed, which nobody needs. If it cannot, that is
+// no error: the file may be full.
 func (db *DB) saveLeaves(ctx context.Context, all bool) error {
 	unsaved := db.leafMemo.takeUnsaved(all)
 	if len(unsaved) == 0 {
 		return nil
 	}
 	return keepingError(ctx, db.file.Update(ctx, func(tx *sql.Tx) error {
+		horizon, err := db.tables.HorizonIn(tx)
+		if err != nil {
+			return err
+		}
 		for topic, leaves := range unsaved {
+			leaves = slices.DeleteFunc(leaves, func(l window.Leaf) bool { return isBelow(l.Block, horizon) })
 			if err := db.insertLeaves(tx, leavesOf(topic, leaves)); err != nil {
 				return err
 			}

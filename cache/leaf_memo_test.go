@@ -169,6 +169,29 @@ func TestLearnedLeavesAreSaved(t *testing.T) {
 	checkKeptLeaves(t, db)
 }
 
+// A leaf that the horizon has passed before it was written is not written: nothing would drop it.
+func TestNoLeavesBelowHorizon(t *testing.T) {
+	db, _ := bigLog(t)
+	if _, err := db.Leaves(context.Background(), event.All, window.Span{To: db.Head()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.history.MoveHorizon(context.Background(), event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.RetainOnce(context.Background(), Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	path := db.Path()
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = mustOpen(t, path, Config{})
+	defer db.Close()
+	if got, want := keptLeaves(t, db), []string{"* 1"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+}
+
 // A line that is none makes no leaf.
 func TestNoLeavesOfBadLines(t *testing.T) {
 	db, _ := bigLog(t)

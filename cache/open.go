@@ -140,7 +140,7 @@ func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 
 func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	f, err := dbfile.Open(ctx, path, dbfile.Options{Role: cfg.Role, Log: cfg.Log, AsNewLog: cfg.AsNewLog, Mirror: cfg.Mirror, Now: cfg.Now,
-		NoUpgrade: cfg.NoUpgrade, Progress: cfg.Progress, CheckEvents: oldrows.Check, MoveEvents: oldrows.Move})
+		NoUpgrade: cfg.NoUpgrade, Progress: cfg.Progress, RestoreLog: restoreServerLog, CheckEvents: oldrows.Check, MoveEvents: oldrows.Move})
 	if err != nil {
 		return nil, err
 	}

@@ -34,18 +34,22 @@ func (db *DB) restoreLog(ctx context.Context, server bool) error {
 		if err := dbfile.ScanLog(ctx, tx, `next`, &there); !errors.Is(err, dbfile.ErrLogRow) {
 			return err // another process was faster
 		}
-		// Snapshots that were being sealed must not count as whole.
-		set := []string{"removals", fmt.Sprint("removals + ", 1<<20)}
 		if server {
-			last, err := lastEvent(ctx, tx)
-			if err != nil {
-				return fmt.Errorf("restore the row of the log: %w", err)
-			}
-			set = append(set, "next", fmt.Sprintf("max(next, indexed + 1, horizon + 1, %d)", last.ID+1),
-				"time", fmt.Sprintf("max(time, %d)", last.Time))
+			return restoreServerLog(ctx, tx)
 		}
-		return dbfile.RestoreLog(tx, set...)
+		return dbfile.RestoreLog(tx)
 	})
+}
+
+// restoreServerLog restores the damaged row of a server's log. What has changed since the copy
+// was made follows from the events.
+func restoreServerLog(ctx context.Context, tx *sql.Tx) error {
+	last, err := lastEvent(ctx, tx)
+	if err != nil {
+		return fmt.Errorf("restore the row of the log: %w", err)
+	}
+	return dbfile.RestoreLog(tx, "next", fmt.Sprintf("max(next, indexed + 1, horizon + 1, %d)", last.ID+1),
+		"time", fmt.Sprintf("max(time, %d)", last.Time))
 }
 
 // checkCounter moves the counter of a log past its last event, if a bit of it has flipped

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,6 +74,68 @@ func TestRestoreLogRow(t *testing.T) {
 			integrity(t, db)
 			db.Close()
 		})
+	}
+}
+
+// A log becomes a new one as before, though its row is damaged.
+func TestRestoreNewLog(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	db := mustOpen(t, filepath.Join(dir, "log.db"), Config{Role: Server})
+	rs := mustAppend(t, db, drafts("alice", "x", "k", event.BlockSize+50)...)
+	head := db.Head()
+	mustDo(t, func(context.Context) error { return db.BackupTo(ctx, filepath.Join(dir, "backup.db")) })
+	mirrored, err := Open(ctx, filepath.Join(dir, "mirror.db"), Config{Role: Server, Log: db.Log(), Mirror: &Mirrored{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var evs []event.Event
+	for _, r := range rs {
+		evs = append(evs, r.Event)
+	}
+	mustDo(t, func(context.Context) error { return mirrored.Receive(ctx, evs) })
+	for _, db := range []*DB{db, mirrored} {
+		mustDo(t, func(context.Context) error { return db.Close() })
+	}
+	for _, test := range []struct {
+		file     string
+		asNew    bool
+		parted   event.ID
+		damaging string
+	}{
+		{"backup.db", false, head, `next = next - 100`},
+		{"backup.db", true, head, `role = 'server', next = 7`},
+		{"mirror.db", true, head, `next = next + 100`},
+		{"log.db", true, event.MaxID, `next = next - 100`},
+	} {
+		what := fmt.Sprintf("%s with %s", test.file, test.damaging)
+		file, err := os.ReadFile(filepath.Join(dir, test.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), test.file)
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := execAside(path, `UPDATE log SET `+test.damaging); err != nil {
+			t.Fatal(err)
+		}
+		next, err := Open(ctx, path, Config{Role: Server, AsNewLog: test.asNew})
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if parent, parted, err := next.Parent(ctx); parent != db.Log() || parted != test.parted || next.Log() == db.Log() || err != nil {
+			t.Errorf("%s: the parent of %s is %s up to %s, %v, want %s up to %s", what, next.Log(), parent, parted, err, db.Log(), test.parted)
+		}
+		if !next.Restored() || next.Damaged() == 0 || next.Head() != head {
+			t.Errorf("%s: restored %v, %d parts are damaged, the head is %s, want %s", what, next.Restored(), next.Damaged(), next.Head(), head)
+		}
+		if again := mustAppend(t, next, drafts("alice", "x", "k", 1)[0], draft("bob", "x", "k")); !again[0].Duplicate || again[0].ID != 1 || again[1].ID != head+1 {
+			t.Errorf("%s: appends are %+v", what, again)
+		}
+		integrity(t, next)
+		next.Close()
 	}
 }
 

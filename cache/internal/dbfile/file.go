@@ -25,6 +25,9 @@ type Options struct {
 	// Progress is called during the upgrade of a file of an earlier version, or while
 	// another process upgrades it, and during other steps. It may be nil.
 	Progress func(Progress)
+	// RestoreLog restores the row of a server's log, which is damaged, before the log becomes
+	// a new one.
+	RestoreLog func(ctx context.Context, tx *sql.Tx) error
 	// CheckEvents is called before a file of an earlier version is changed. If it returns
 	// an error, the file stays as it is. It may be nil.
 	CheckEvents func(ctx context.Context, f *File) error
@@ -85,9 +88,11 @@ func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 	db.owner = newOwner(db.absPath)
 	err = db.join(ctx, cfg)
 	if begin := db.beginning(cfg, err); begin != nil {
+		damaged := db.LogDamaged
 		if err = errors.Join(db.disconnect(), begin(ctx)); err == nil {
 			err = db.join(ctx, cfg)
 		}
+		db.LogDamaged = db.LogDamaged || damaged
 	}
 	if err != nil {
 		return nil, err
@@ -102,7 +107,7 @@ func (f *File) beginning(cfg Options, err error) func(context.Context) error {
 	case errors.Is(err, errIsBackup):
 		return f.becomeNewLog
 	case err == nil && cfg.AsNewLog:
-		return f.goOnAsNewLog
+		return func(ctx context.Context) error { return f.goOnAsNewLog(ctx, cfg) }
 	}
 	return nil
 }

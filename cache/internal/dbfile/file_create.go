@@ -167,6 +167,12 @@ var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotE
 // one up to the head of the backup.
 func (f *File) becomeNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
+		if f.LogDamaged {
+			// The copy is exact: nothing is appended to a backup.
+			if err := RestoreLog(tx); err != nil {
+				return err
+			}
+		}
 		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", "next - 1", "id", "?1", "role", "'server'")+` AND role = 'backup'`, newLogID())
 		return errors.Join(err, endMirror(tx), CopyLog(tx))
 	})
@@ -174,12 +180,17 @@ func (f *File) becomeNewLog(ctx context.Context) error {
 
 // goOnAsNewLog makes a server's file a new log that continues the old one. Nobody knows
 // where the two diverged, except of a mirror: at its head.
-func (f *File) goOnAsNewLog(ctx context.Context) error {
+func (f *File) goOnAsNewLog(ctx context.Context, cfg Options) error {
 	parted := "NULL"
 	if f.Mirror {
 		parted = "next - 1"
 	}
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
+		if f.LogDamaged {
+			if err := cfg.RestoreLog(ctx, tx); err != nil {
+				return err
+			}
+		}
 		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", parted, "id", "?1"), newLogID())
 		return errors.Join(err, endMirror(tx), CopyLog(tx))
 	})

@@ -93,7 +93,8 @@ var copySound = (&SummedTable{"log_copy", LogTable.columns}).Sound()
 // RestoreLog makes the row of the log what its copy says, with other values of some
 // columns, in pairs, and returns an error if the copy is damaged, too.
 func RestoreLog(tx *sql.Tx, set ...string) error {
-	values := map[string]string{}
+	// Snapshots that were being sealed must not count as whole.
+	values := map[string]string{"removals": fmt.Sprint("removals + ", 1<<20)}
 	columns := make([]string, len(LogTable.columns))
 	for i := 0; i < len(set); i += 2 {
 		values[set[i]] = set[i+1]

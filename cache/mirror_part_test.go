@@ -229,6 +229,33 @@ func (m *mirroring) beginPart(t *testing.T) {
 	}
 }
 
+// A mirror of some topics takes a whole page of events at once, of several blocks, while it
+// catches up.
+func TestPartMirrorTakesManyEvents(t *testing.T) {
+	for name, others := range map[string]int{"every other event": 2, "nearly all events": 100} {
+		t.Run(name, func(t *testing.T) {
+			m := newPartMirroring(t, "alice")
+			for m.n < 2*event.BlockSize+500 {
+				var ds []event.Draft
+				for range 1000 {
+					m.n++
+					user := "alice"
+					if m.n%others == 0 {
+						user = "bob"
+					}
+					ds = append(ds, draft(user, fmt.Sprint("p/", m.n%30), fmt.Sprint(m.n)))
+				}
+				mustAppend(t, m.log, ds...)
+			}
+			evs := readAll(t, m.log, m.mirror.MirroredTopics(), window.Span{To: m.log.Head()}, 5000)
+			if err := m.mirror.ReceiveUpTo(t.Context(), evs, m.log.HeadPoint()); err != nil {
+				t.Fatal(err)
+			}
+			m.checkPart(t, "received", "alice/p/7")
+		})
+	}
+}
+
 // The file of a mirror keeps its topics, cannot become a log of its own, and no other can become
 // one of some topics.
 func TestPartMirrorFile(t *testing.T) {

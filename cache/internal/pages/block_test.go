@@ -79,6 +79,45 @@ func postedChunks(t fataler, h *handle, block uint64) (posted map[int64]string) 
 	return posted
 }
 
+// Blocks of which only some ids are stored get the postings of just these events, in
+// transactions of any size, of several blocks too.
+func TestPostBlocksOfSomeIDs(t *testing.T) {
+	const blocks = 2
+	for name, has := range map[string]func(id event.ID) bool{
+		"every other":           func(id event.ID) bool { return id%2 == 1 },
+		"all but a few":         func(id event.ID) bool { return id%100 != 50 },
+		"all but the last":      func(id event.ID) bool { return id%event.BlockSize != 0 },
+		"all from the second":   func(id event.ID) bool { return id > event.BlockSize },
+		"some from the second":  func(id event.ID) bool { return id > event.BlockSize && id%3 != 0 },
+		"a gap after the first": func(id event.ID) bool { return id <= event.BlockSize || id > event.BlockSize+9 },
+	} {
+		var evs []event.Event
+		var storages []int64
+		for id := event.ID(1); id <= blocks*event.BlockSize+100; id++ {
+			if has(id) {
+				storages = append(storages, int64(id)%20+1)
+				evs = append(evs, madeEvent(id, int64(id)%20+1, 10))
+			}
+		}
+		for _, first := range []int{0, 40} { // the transactions join, and have gaps
+			h := openTables(t)
+			h.mustAppend(t, evs[:first], storages[:first])
+			h.mustAppend(t, evs[first:], storages[first:])
+			var remembered, read [blocks]map[int64]string
+			for block := range remembered {
+				remembered[block] = postedChunks(t, h, uint64(block))
+			}
+			h.mustCheck(t, Scope{Posted: blocks * event.BlockSize})
+			h.ForgetPage()
+			for block := range read {
+				if read[block] = postedChunks(t, h, uint64(block)); !maps.Equal(read[block], remembered[block]) {
+					t.Errorf("%s, %d at first: block %d has %d postings, which differ from those read, %d", name, first, block, len(remembered[block]), len(read[block]))
+				}
+			}
+		}
+	}
+}
+
 // What Append remembers makes the same postings as what the pages have, also after the page
 // that begins in the block before was moved.
 func TestPostBlockFromMemory(t *testing.T) {

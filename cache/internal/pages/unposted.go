@@ -9,8 +9,9 @@ import (
 )
 
 // unposted are the newest events that Append has stored and that have no postings yet, so
-// that PostBlock need not read them back. Their ids are dense. After anything that may have
-// moved them, or may not have stored them, they are forgotten: PostBlock then reads the pages.
+// that PostBlock need not read them back. Their ids are dense: those of a mirror of some topics
+// have gaps, and are not kept. After anything that may have moved them, or may not have stored
+// them, they are forgotten: PostBlock then reads the pages.
 type unposted struct{ events []placedEvent }
 
 // A placedEvent is an event of a storage and where it is.
@@ -19,9 +20,18 @@ type placedEvent struct {
 	Posted
 }
 
-// add adds the events that follow.
+// add adds the events that follow, whose ids ascend. If these have gaps, all events are
+// forgotten, and if there is one before them, those before it are.
 func (u *unposted) add(storages []int64, places []Posted) {
-	if n := len(u.events); n > 0 && len(places) > 0 && places[0].ID != u.events[n-1].ID+1 {
+	if len(places) == 0 {
+		return
+	}
+	first, last := places[0].ID, places[len(places)-1].ID
+	if int(last-first) != len(places)-1 {
+		u.forget()
+		return
+	}
+	if n := len(u.events); n > 0 && first != u.events[n-1].ID+1 {
 		u.events = u.events[:0]
 	}
 	for i := range places {

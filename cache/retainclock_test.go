@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -116,6 +117,113 @@ func TestExpiryOfEndedServer(t *testing.T) {
 	}
 	if l.round(l.retainer()); !l.expired() {
 		t.Errorf("it has not expired after %s", l.passed)
+	}
+}
+
+// serve serves the log for a while, without retention if cfg keeps everything, and ends.
+func (l *agedLog) serve(cfg Retention, d time.Duration) {
+	l.Helper()
+	l.cfg = cfg
+	ctx, cancel := context.WithCancel(l.Context())
+	defer cancel()
+	r := l.retainer()
+	if cfg.None() {
+		if err := r.Run(ctx); err != nil {
+			l.Fatal(err)
+		}
+		l.wait(d)
+	} else {
+		l.round(r)
+		l.wait(d)
+		cancel()
+		if err := r.Run(ctx); !errors.Is(err, context.Canceled) {
+			l.Fatal(err)
+		}
+	}
+	if err := l.db.Close(); err != nil {
+		l.Fatal(err)
+	}
+	l.open()
+}
+
+// The age of values counts from the first round of a log that was served without retention for
+// long, and until then had none.
+func TestRetentionAddedLater(t *testing.T) {
+	const day = 24 * time.Hour
+	l := newAgedLog(t, day)
+	cfg := l.cfg
+	l.serve(Retention{}, 58*day)
+	l.serve(Retention{}, day)
+	fresh := mustAppend(t, l.db, draft("alice", "fresh", "k"))[0].Event
+	l.cfg = cfg
+	r := l.retainer()
+	l.round(r)
+	if head := l.db.Head(); head != fresh.ID+1 {
+		t.Errorf("the head is %s after a round, want the DEL of the first value at %s", head, fresh.ID+1)
+	}
+	l.wait(day)
+	l.round(r)
+	if head := l.db.Head(); head != fresh.ID+2 {
+		t.Errorf("the head is %s a day later, want the DEL of the second value at %s", head, fresh.ID+2)
+	}
+}
+
+// If retention had not run for long while the log took events, the wall clock counts after an
+// hour. It does not if more than thirty days without an event are among that time: they may be
+// a jump.
+func TestRetentionAfterLongBreak(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		without []time.Duration // between appends
+		counts  bool
+	}{
+		"an event every ten days": {[]time.Duration{10 * day, 10 * day, 10 * day, 10 * day, 10 * day, 10 * day}, true},
+		"an event after a month":  {[]time.Duration{30 * day, 20 * day}, true},
+		"none in the last month":  {[]time.Duration{20 * day, 20 * day, 31 * day}, false},
+		"none in the first month": {[]time.Duration{31 * day, day, day}, false},
+		"a jump":                  {[]time.Duration{day, 73 * 365 * day, time.Minute}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newAgedLog(t, day)
+			cfg := l.cfg
+			l.serve(Retention{History: 1000 * day}, day/2)
+			for i, d := range c.without {
+				if i > 0 {
+					mustAppend(t, l.db, draft("alice", fmt.Sprint("y/", i), "k"))
+				}
+				l.serve(Retention{}, d)
+			}
+			before := l.db.Head()
+			l.cfg = cfg
+			r := l.retainer()
+			l.round(r)
+			l.wait(59 * time.Minute)
+			l.round(r)
+			if head := l.db.Head(); head != before {
+				t.Errorf("after less than an hour, the head is %s, want %s", head, before)
+			}
+			l.wait(time.Minute)
+			l.round(r)
+			if expired := l.db.Head() > before; expired != c.counts {
+				t.Errorf("values have expired after an hour: %v, want %v", expired, c.counts)
+			}
+		})
+	}
+}
+
+// Compaction without a rule tells the log the date, too.
+func TestCompactKeepsClock(t *testing.T) {
+	const day = 24 * time.Hour
+	l := newAgedLog(t, day)
+	cfg := l.cfg
+	l.serve(cfg, time.Minute)
+	l.wait(100 * day)
+	if err := l.db.compact(t.Context(), Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	l.cfg = cfg
+	if l.round(l.retainer()); !l.expired() {
+		t.Error("a value of a hundred days ago has not expired")
 	}
 }
 

@@ -3,9 +3,13 @@ package retention
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // A clock decides what is old. Removals are final, so the clock never runs ahead of the
@@ -14,11 +18,14 @@ import (
 //
 // Time that passed unobserved, while the log was not served or the machine slept, is
 // indistinguishable from a jump. It counts once the wall clock has been steady for
-// trustTime, if it is no longer than trustMost.
+// trustTime, if it is no longer than trustMost. Before that, the events of the log show that
+// time passed, as long as no two of them are further apart than that: a log that was served
+// without retention has only these.
 type clock struct {
 	wall func() time.Time
 	mono func() time.Duration
 
+	known event.Time    // up to which the events of the log show that time passed
 	tick  event.Time    // the last time shown, apart from the wall clock
 	seen  time.Duration // mono at tick
 	even  time.Duration // mono since which the wall clock is steady
@@ -51,7 +58,7 @@ func (c *clock) now() event.Time {
 	c.ahead = lead
 	c.tick += micros(now - c.seen)
 	c.seen = now
-	if missed := wall - c.tick; 0 < missed && missed <= micros(trustMost) && now-c.even >= trustTime {
+	if wall > c.tick && wall-max(c.tick, c.known) <= micros(trustMost) && now-c.even >= trustTime {
 		c.tick = wall
 	}
 	return min(wall, c.tick)
@@ -75,7 +82,35 @@ func (h *History) loadClock(ctx context.Context) (*clock, error) {
 	if tick == 0 {
 		tick = event.TimeOf(h.file.Now())
 	}
-	return newClock(h.file.Now, h.mono, tick), nil
+	c := newClock(h.file.Now, h.mono, tick)
+	var err error
+	c.known, err = h.knownTime(ctx, tick, event.TimeOf(h.file.Now()))
+	return c, err
+}
+
+// knownTime returns the time of the last event of the log to which there is, from a time on, no
+// gap of more than trustMost between the events, or that of one after wall. Damage and what was
+// dropped are gaps.
+func (h *History) knownTime(ctx context.Context, known, wall event.Time) (event.Time, error) {
+	for known < wall {
+		var next event.Time
+		err := h.file.View(ctx, func(tx *sql.Tx) error {
+			at, err := rows.PositionAt(ctx, tx, known+micros(trustMost))
+			if err == nil || errors.Is(err, dbfile.ErrCorrupt) {
+				next, _, _, err = h.tables.LastAt(ctx, tx, at)
+			}
+			return err
+		})
+		var dropped *window.NotHeldError
+		if err != nil && !errors.As(err, &dropped) && !errors.Is(err, dbfile.ErrCorrupt) {
+			return known, err
+		}
+		if next <= known {
+			break
+		}
+		known = next
+	}
+	return known, nil
 }
 
 // keepTick makes the clock's time durable.

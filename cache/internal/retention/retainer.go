@@ -117,7 +117,10 @@ func (r *Retainer) RunOnce(ctx context.Context) error {
 }
 
 // TrustWall sets the clock to the wall clock.
-func (r *Retainer) TrustWall() { r.clock.setToWall() }
+func (r *Retainer) TrustWall() {
+	r.clock.setToWall()
+	r.byWall = true
+}
 
 // RunOnceByWall is RunOnce by the wall clock. It does not return the free space.
 func (r *Retainer) RunOnceByWall(ctx context.Context) error {
@@ -133,6 +136,7 @@ type Retainer struct {
 	cfg       Policy
 	clock     *clock
 	clockKept time.Duration                              // when the clock was last made durable
+	byWall    bool                                       // the clock was set to the wall clock
 	Throttle  func(context.Context, time.Duration) error // called after each step, with its duration
 
 	steps   int
@@ -198,10 +202,14 @@ func (r *Retainer) tenth() time.Duration {
 	return shortest / 10
 }
 
+// keepsClock reports whether the clock is made durable. If the policy keeps everything, it is
+// not: nobody looks at it, so it would stay as it is for as long as that policy is served.
+func (r *Retainer) keepsClock() bool { return !r.cfg.None() || r.byWall }
+
 // keepLastTick makes the clock durable at the end of a Run. If that fails, some time that has
 // passed does not count, as if the server had been killed.
 func (r *Retainer) keepLastTick(ctx context.Context) {
-	if r.cfg.None() {
+	if !r.keepsClock() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTick)
@@ -235,7 +243,7 @@ func (r *Retainer) Round(ctx context.Context) error {
 // enforce moves the horizon, durably, then drops what lies below it.
 func (r *Retainer) enforce(ctx context.Context) error {
 	now := r.clock.now()
-	if seen := r.clock.seen; seen-r.clockKept >= r.tickTime() {
+	if seen := r.clock.seen; r.keepsClock() && seen-r.clockKept >= r.tickTime() {
 		if err := r.history.keepTick(ctx, r.clock); err != nil {
 			return err
 		}

@@ -135,13 +135,14 @@ func (a *Assigner) assign(tx *sql.Tx, s *Assignment) error {
 	for i := range s.Expired {
 		x := &s.Expired[i]
 		last, pending := a.last[x.Draft.Storage()]
+		current := last == x.ID
 		if !pending {
 			var err error
-			if last, err = a.db.lastOf(tx, x.Storage, open); err != nil {
+			if current, err = a.db.isCurrent(tx, x, open); err != nil {
 				return err
 			}
 		}
-		if last != x.ID {
+		if !current {
 			continue // it was set again, or deleted
 		}
 		var receipt event.Receipt

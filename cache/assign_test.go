@@ -153,3 +153,37 @@ func TestAssignExpiries(t *testing.T) {
 		t.Errorf("expired %v, want %v", got, want)
 	}
 }
+
+// An Assigner that meets a damaged posting expires the values of other storages.
+func TestAssignExpiriesPastDamagedPosting(t *testing.T) {
+	m := newMirroring(t)
+	evs, last := appendBlock(t, m.log)
+	if err := m.mirror.Receive(t.Context(), evs); err != nil {
+		t.Fatal(err)
+	}
+	damaged := damagePostings(t, m.mirror, &last[0])
+	a, err := m.mirror.NewAssigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var numbers []int64
+	err = m.mirror.file.View(t.Context(), func(tx *sql.Tx) (err error) {
+		numbers, err = rows.FindStorageIDs(t.Context(), tx, last)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expire := &Assignment{}
+	for i := range last {
+		d := event.Expiry(&last[i])
+		expire.Expired = append(expire.Expired, Expiry{Storage: numbers[i], ID: last[i].ID, Draft: d, Hash: d.Hash()})
+	}
+	got, err := a.Assign(t.Context(), []*Assignment{expire})
+	if err != nil || expire.Err != nil {
+		t.Fatal(err, expire.Err)
+	}
+	if damaged < 2 || len(got) != blockStorages-damaged {
+		t.Errorf("%d values expire, want all %d but the %d of the damaged posting", len(got), blockStorages, damaged)
+	}
+}

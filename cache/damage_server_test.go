@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
@@ -179,4 +180,75 @@ func readSpan(ctx context.Context, db *DB, topic event.Topic, span window.Span) 
 		got, at = append(got, ids(some)...), next
 	}
 	return got, nil
+}
+
+// damagePostings flips a bit of the postings that the storage of an event shares, and returns how
+// many storages these are of.
+func damagePostings(t *testing.T, db *DB, ev *event.Event) (storages int) {
+	t.Helper()
+	err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
+		storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
+		if err != nil {
+			return err
+		}
+		octet := (storage - 1) / 8
+		var chunks []byte
+		err = tx.QueryRow(`SELECT chunks FROM page_posting WHERE octet = ? AND block = ?`, octet, int64(ev.ID.Block())).Scan(&chunks)
+		if err != nil {
+			return err
+		}
+		chunks[len(chunks)/2] ^= 4
+		if _, err := tx.Exec(`UPDATE page_posting SET chunks = ? WHERE octet = ? AND block = ?`, chunks, octet, int64(ev.ID.Block())); err != nil {
+			return err
+		}
+		return tx.QueryRow(`SELECT count(*) FROM storage WHERE id > ? AND id <= ?`, octet*8, octet*8+8).Scan(&storages)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return storages
+}
+
+// A block of values has so many storages.
+const blockStorages = 40
+
+// appendBlock appends a block of values, and returns the last one of each storage.
+func appendBlock(t *testing.T, db *DB) (evs, last []event.Event) {
+	t.Helper()
+	var ds []event.Draft
+	for i := range event.BlockSize {
+		ds = append(ds, draft("alice", fmt.Sprint("p/", i%blockStorages), fmt.Sprint(i)))
+	}
+	for _, r := range mustAppend(t, db, ds...) {
+		evs = append(evs, r.Event)
+	}
+	return evs, evs[len(evs)-blockStorages:]
+}
+
+// A damaged posting keeps from expiring only the values of the storages that it may be of. All
+// other values expire, the horizon moves, and the writer reads pages by their index as before.
+func TestExpiryPastDamagedPosting(t *testing.T) {
+	clock := newClock()
+	db := mustOpen(t, filepath.Join(t.TempDir(), "log.db"), Config{Role: Server, Now: clock.now})
+	defer db.Close()
+	_, last := appendBlock(t, db)
+	damaged := damagePostings(t, db, &last[0])
+	clock.add(2 * time.Hour)
+	mustAppend(t, db, draft("alice", "q", "now"))
+	before := db.Head()
+	cfg := Retention{History: time.Hour, TTL: []TTL{{event.All, time.Hour}}}
+	for range 2 { // the second time there is nothing left to do
+		if err := db.RetainOnce(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := int(db.Head() - before); damaged < 2 || n != blockStorages-damaged {
+		t.Errorf("%d values have expired, want all %d but the %d of the damaged posting", n, blockStorages, damaged)
+	}
+	if at, err := db.Horizon(t.Context()); err != nil || at != event.BlockSize {
+		t.Errorf("the horizon is %s, %v, want %s", at, err, event.ID(event.BlockSize))
+	}
+	if db.tables.Pages.IsIndexAvoided() {
+		t.Error("the index of pages is not used any more, and is sound")
+	}
 }

@@ -1,6 +1,10 @@
 package cache
 
 import (
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -10,11 +14,11 @@ func (w *batchWriter) appendExpiries(old []retention.Expiry, topics []event.Topi
 	open := w.db.seen.LastOpen()
 	for i := range old {
 		x := &old[i]
-		last, err := w.db.lastOf(w.tx, x.Storage, open)
+		current, err := w.db.isCurrent(w.tx, x, open)
 		if err != nil {
 			return err
 		}
-		if last != x.ID {
+		if !current {
 			continue // it was set again, or deleted
 		}
 		var receipt event.Receipt
@@ -28,4 +32,16 @@ func (w *batchWriter) appendExpiries(old []retention.Expiry, topics []event.Topi
 		}
 	}
 	return nil
+}
+
+// isCurrent reports whether a value is still the last event of its storage, given those that have
+// no postings yet, in a transaction of File.Begin. If its posting is damaged, nobody knows, and the
+// value stays: retention goes past damage, and has reported it.
+func (db *DB) isCurrent(tx *sql.Tx, x *Expiry, open map[int64]event.ID) (bool, error) {
+	last, err := db.lastOf(tx, x.Storage, open)
+	var damage *pages.DamageError
+	if errors.As(err, &damage) {
+		return false, nil
+	}
+	return last == x.ID, err
 }

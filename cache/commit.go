@@ -64,7 +64,7 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 	}
 	w, before := batchWriter{db: db}, db.Head()
 	err := db.writeTransaction(&w, live)
-	if errors.Is(err, ErrCorrupt) && db.tables.Pages.AvoidIndex() {
+	if db.tables.Pages.AvoidIndex(err) {
 		w = batchWriter{db: db}
 		err = db.writeTransaction(&w, live)
 	}

@@ -225,6 +225,23 @@ func appendBlock(t *testing.T, db *DB) (evs, last []event.Event) {
 	return evs, evs[len(evs)-blockStorages:]
 }
 
+// An append that a damaged posting prevents says so, and the appends that follow read pages by
+// their index as before: without it, each of them may have to read the whole log.
+func TestAppendAfterDamagedPosting(t *testing.T) {
+	db := openServer(t)
+	_, last := appendBlock(t, db)
+	damagePostings(t, db, &last[0])
+	d := draft("alice", last[0].Path, "moved")
+	_, err := db.AppendFrom(t.Context(), &SourceMove{Name: "s", New: []byte("1"), If: []event.ID{last[0].ID}}, []event.Draft{d})
+	if !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("an append after the last event of a storage whose posting is damaged: %v", err)
+	}
+	if db.tables.Pages.IsIndexAvoided() {
+		t.Error("the index of pages is not used any more, and is sound")
+	}
+	mustAppend(t, db, d)
+}
+
 // A damaged posting keeps from expiring only the values of the storages that it may be of. All
 // other values expire, the horizon moves, and the writer reads pages by their index as before.
 func TestExpiryPastDamagedPosting(t *testing.T) {

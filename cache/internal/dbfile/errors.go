@@ -120,6 +120,12 @@ func IsUnindexed(err error) bool {
 	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CORRUPT_INDEX
 }
 
+// IsSQLite reports whether err is one of SQLite's own.
+func IsSQLite(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e)
+}
+
 // A printable is an error that may quote a damaged file. Its text is the first line,
 // without characters that a terminal would act on.
 type printable struct{ err error }

@@ -30,10 +30,14 @@ func (t *Tables) ForgetPage() {
 	t.unposted.forget()
 }
 
-// AvoidIndex has the writer read no page by the index of pages any more, and reports whether
-// it did until now. It must be called after a transaction in which SQLite has met damage,
-// since SQLite commits none of these, whatever else is in it.
-func (t *Tables) AvoidIndex() (first bool) {
+// AvoidIndex has the writer read no page by the index of pages any more if that can help after
+// an error, and reports whether it did until now. It must be called after a transaction in which
+// SQLite has met damage, since SQLite commits none of these, whatever else is in it. Damage of a
+// page or a posting is met just the same without the index, whose use saves much.
+func (t *Tables) AvoidIndex(err error) (first bool) {
+	if !errors.Is(err, dbfile.ErrCorrupt) || isDamage(err) && !dbfile.IsSQLite(err) {
+		return false
+	}
 	first, t.notIndexed = !t.notIndexed, true
 	return first
 }

@@ -59,7 +59,7 @@ func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 		return err
 	}
 	err := x.file.Update(ctx, read)
-	if errors.Is(err, dbfile.ErrCorrupt) && t.Pages.AvoidIndex() {
+	if t.Pages.AvoidIndex(err) {
 		err = x.file.Update(ctx, read)
 	}
 	return x, err

@@ -336,7 +336,7 @@ func readRepeated(tx *sql.Tx, id event.ID) (event.Event, error) {
 	if err != nil {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
-	return rows.ParseStored(id, line)
+	return rows.ParsePosted(pages.Posted{ID: id}, line)
 }
 
 // checkBelowHorizon checks that a missing event may have been dropped.

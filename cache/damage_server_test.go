@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -267,5 +268,69 @@ func TestExpiryPastDamagedPosting(t *testing.T) {
 	}
 	if db.tables.Pages.IsIndexAvoided() {
 		t.Error("the index of pages is not used any more, and is sound")
+	}
+}
+
+// A line that is not that of its event, in a page that is as it was written, is damage like any
+// other: the log opens, knows the appends of all other events, and retention goes past it.
+func TestServerPastLineOfAnother(t *testing.T) {
+	const age = time.Hour
+	for name, id := range map[string]event.ID{
+		"the first of a block":       1,
+		"one in a block":             1000,
+		"the value of a storage":     event.BlockSize - 7,
+		"the last of a block":        event.BlockSize,
+		"one of the open block":      event.BlockSize + 20,
+		"the last of the open block": event.BlockSize + 50,
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock()
+			path := filepath.Join(t.TempDir(), "log.db")
+			db := mustOpen(t, path, Config{Role: Server, Now: clock.now})
+			defer func() { db.Close() }()
+			evs, _ := appendBlock(t, db)
+			for _, r := range mustAppend(t, db, drafts("alice", "open", "k", 50)...) {
+				evs = append(evs, r.Event)
+			}
+			err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
+				other := event.New(id+5, evs[id-1].Time, evs[id-1].Draft, evs[id-1].Hash)
+				return pagetest.SetLine(tx, id, other.Line())
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			db.Close()
+			db = mustOpen(t, path, Config{Role: Server, Now: clock.now})
+			appendRepeated(t, db, evs[max(id, 3)-3:min(int(id)+3, len(evs))])
+			clock.add(2 * age)
+			mustAppend(t, db, drafts("alice", "q", "k", event.BlockSize)...)
+			clock.add(2 * age)
+			mustAppend(t, db, draft("alice", "q", "now"))
+			before := db.Head()
+			var damaged []error
+			cfg := Retention{History: age, TTL: []TTL{{event.All, age}}, Damaged: func(err error) { damaged = append(damaged, err) }}
+			for range 2 { // the second time there is nothing left to do
+				if err := db.RetainOnce(t.Context(), cfg); err != nil {
+					t.Fatalf("retain: %v", err)
+				}
+			}
+			if len(damaged) == 0 || !errors.Is(damaged[0], ErrCorrupt) {
+				t.Errorf("retention reports %v", damaged)
+			}
+			if at, err := db.Horizon(t.Context()); err != nil || at != 2*event.BlockSize {
+				t.Errorf("the horizon is %s, %v, want %s", at, err, event.ID(2*event.BlockSize))
+			}
+			if n, want := int(db.Head()-before), blockStorages+1; n < want-1 || n > want {
+				t.Errorf("%d values have expired, want %d, or one less if its line is that of another", n, want)
+			}
+			cfg = Retention{MaxBytes: 1}
+			mustAppend(t, db, drafts("alice", "q", "more", event.BlockSize)...)
+			if err := db.RetainOnce(t.Context(), cfg); err != nil {
+				t.Fatalf("retain again: %v", err)
+			}
+			if at, err := db.Horizon(t.Context()); err != nil || at != 3*event.BlockSize {
+				t.Errorf("the horizon of a log that may have no bytes is %s, %v", at, err)
+			}
+		})
 	}
 }

@@ -42,8 +42,8 @@ func isDamage(err error) bool {
 // A Skip is called with damage that a read goes past. If nil, damage ends the read.
 type Skip func(*DamageError) error
 
-// damage calls f with damage. It returns any other error, and damage if f is nil.
-func (f Skip) damage(err error) error {
+// Pass calls f with damage. It returns any other error, and damage if f is nil.
+func (f Skip) Pass(err error) error {
 	var damage *DamageError
 	if f == nil || !errors.As(err, &damage) {
 		return err
@@ -53,6 +53,11 @@ func (f Skip) damage(err error) error {
 
 func pageDamage(key int64, first, last event.ID, format string, args ...any) error {
 	return &DamageError{Page: key, ID: first, Last: last, Block: first.Block(), Reason: fmt.Sprintf(format, args...)}
+}
+
+// Damage returns the damage of a sound page whose line of p is wrong for a reason.
+func (p *Posted) Damage(reason error) *DamageError {
+	return &DamageError{Page: p.Page, ID: p.ID, Last: p.ID, Block: p.ID.Block(), Reason: reason.Error()}
 }
 
 func postingDamage(key octetKey, format string, args ...any) error {

@@ -165,7 +165,7 @@ func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.
 				continue
 			}
 			if storage == unknownStorage {
-				err = skip.damage(unknownDamage(evs, span.From))
+				err = skip.Pass(unknownDamage(evs, span.From))
 			} else {
 				err = fn(PostingKey{storage, p.key.block}, evs)
 			}
@@ -243,7 +243,7 @@ func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.S
 	found := make(map[int64]Posted, len(storages))
 	for _, octet := range sortedKeys(w) {
 		l := lastFinder{ctx: ctx, tx: tx, octet: octet, wanted: int64(w[octet]), span: span, found: found}
-		if err := skip.damage(l.find()); err != nil {
+		if err := skip.Pass(l.find()); err != nil {
 			return nil, err
 		}
 	}

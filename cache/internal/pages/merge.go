@@ -116,7 +116,7 @@ func (m *merger) finish() error {
 		return err
 	}
 	if m.query.Dense && m.at < m.query.Span.To {
-		return m.query.Skip.damage(missing(0, m.at+1))
+		return m.query.Skip.Pass(missing(0, m.at+1))
 	}
 	return nil
 }
@@ -127,7 +127,7 @@ func missing(key int64, id event.ID) error {
 
 func (m *merger) visit(p *page, e *entry) error {
 	if m.query.Dense && e.id > m.at+1 && m.at < m.query.Span.To {
-		if err := m.query.Skip.damage(missing(p.key, m.at+1)); err != nil {
+		if err := m.query.Skip.Pass(missing(p.key, m.at+1)); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (m *merger) visit(p *page, e *entry) error {
 	case e.id > m.query.Span.To:
 		return errDone
 	case e.id == m.at:
-		return m.query.Skip.damage(&DamageError{Page: p.key, ID: e.id, Last: e.id, Block: e.id.Block(), Twin: true,
+		return m.query.Skip.Pass(&DamageError{Page: p.key, ID: e.id, Last: e.id, Block: e.id.Block(), Twin: true,
 			Reason: fmt.Sprintf("event %s is stored twice", e.id)})
 	}
 	m.at = e.id

@@ -3,7 +3,6 @@ package pages
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -130,6 +129,9 @@ func (s *timeSearch) probe(after, until event.ID) (begin event.ID, err error) {
 			return true, nil
 		}
 		early, err := s.isEarly(p, e)
+		if isDamage(err) {
+			return true, nil // so it does at a line that is not its event's
+		}
 		if err != nil {
 			return false, err
 		}
@@ -158,15 +160,13 @@ func (s *timeSearch) isEarly(p *page, e *entry) (bool, error) {
 func (s *timeSearch) finish() (event.ID, error) {
 	var damaged []*DamageError
 	err := eachPage(s.ctx, s.tx, func(p *page, err error) (bool, error) {
-		var damage *DamageError
-		if errors.As(err, &damage) {
-			damaged = append(damaged, damage)
-			return true, nil
-		}
 		if err == nil {
 			err = s.searchPage(p)
 		}
-		return true, err
+		return true, Skip(func(damage *DamageError) error {
+			damaged = append(damaged, damage)
+			return nil
+		}).Pass(err)
 	}, `first > ? AND first <= ? AND last > ?`, int64(s.early)-maxSpan, int64(s.late), int64(s.early))
 	if err != nil {
 		return s.early, err

@@ -69,7 +69,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	}
 	until := int64(q.Span.To)
 	if !q.Dense && !q.NotIndexed {
-		if err := q.Skip.damage(checkEntryBefore(ctx, tx, from)); err != nil {
+		if err := q.Skip.Pass(checkEntryBefore(ctx, tx, from)); err != nil {
 			return err
 		}
 		until = math.MaxInt64 // so that the entry which ends the scan is seen
@@ -92,7 +92,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 			if err = m.mergeToDamage(err); !isDamage(err) {
 				return ignoreDone(err)
 			}
-			if err = q.Skip.damage(err); err != nil {
+			if err = q.Skip.Pass(err); err != nil {
 				return ignoreDone(err)
 			}
 			continue

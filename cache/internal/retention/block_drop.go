@@ -199,9 +199,9 @@ func (b *blockDropper) readBlock(ctx context.Context) error {
 		}
 		last.id, last.del = l.ID, false
 		if l.Text != nil {
-			ev, err := rows.ParseStored(l.ID, l.Text)
+			ev, err := rows.ParsePosted(l.Posted(), l.Text)
 			if err != nil {
-				return err
+				return b.skip.Pass(err) // it may be a value, and stays
 			}
 			last.del = ev.Type == event.Del
 		}

@@ -230,17 +230,17 @@ func (x *valueSearch) readValues(values []possibleValue) error {
 		if err != nil {
 			return err
 		}
-		return x.addValue(values[i].storage, places[i].ID, line)
+		return x.skip.Pass(x.addValue(values[i].storage, places[i], line))
 	})
 }
 
 // addValue adds an event if it is a value, with the draft of the DEL for it.
-func (x *valueSearch) addValue(storage int64, id event.ID, line []byte) error {
-	ev, err := rows.ParseStored(id, line)
+func (x *valueSearch) addValue(storage int64, at pages.Posted, line []byte) error {
+	ev, err := rows.ParsePosted(at, line)
 	if err != nil || ev.Type != event.Put {
 		return err
 	}
 	d := event.Expiry(&ev)
-	x.old = append(x.old, Expiry{Storage: storage, ID: id, Draft: d, Hash: d.Hash()})
+	x.old = append(x.old, Expiry{Storage: storage, ID: at.ID, Draft: d, Hash: d.Hash()})
 	return nil
 }

@@ -329,14 +329,17 @@ func (h *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark e
 // 0 if there is none near.
 func lastSound(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, err error) {
 	near := window.Span{From: at - min(at, event.BlockSize), To: at}
-	q := pages.Query{Span: near, MaxText: maxDelLine, Skip: func(*pages.DamageError) error { return nil }}
+	skip := pages.Skip(func(*pages.DamageError) error { return nil })
+	q := pages.Query{Span: near, MaxText: maxDelLine, Skip: skip}
 	err = pages.Scan(ctx, tx, q, func(l pages.Line) error {
 		if l.Text == nil {
 			return nil
 		}
-		ev, err := rows.ParseStored(l.ID, l.Text)
-		t = ev.Time
-		return err
+		ev, err := rows.ParsePosted(l.Posted(), l.Text)
+		if err == nil {
+			t = ev.Time
+		}
+		return skip.Pass(err)
 	})
 	return t, err
 }

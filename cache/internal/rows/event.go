@@ -21,12 +21,31 @@ const (
 
 // ParseStored reads the stored line of an event.
 func ParseStored(id event.ID, line []byte) (event.Event, error) {
+	ev, err := parseStored(id, line)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
+	}
+	return ev, err
+}
+
+// ParsePosted is ParseStored for a line that is there, in a page. It returns a *pages.DamageError
+// if the line is not that of its event, so that those who go past damage can go past it: upgrades
+// have kept lines that were wrong before, in pages that are sound.
+func ParsePosted(p pages.Posted, line []byte) (event.Event, error) {
+	ev, err := parseStored(p.ID, line)
+	if err != nil {
+		return event.Event{}, p.Damage(err)
+	}
+	return ev, nil
+}
+
+func parseStored(id event.ID, line []byte) (event.Event, error) {
 	ev, err := event.Stored(line)
 	if err == nil && ev.ID != id {
 		err = fmt.Errorf("event %s is stored as %s", ev.ID, id)
 	}
 	if err != nil {
-		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
+		return event.Event{}, err
 	}
 	return ev, nil
 }
@@ -44,11 +63,11 @@ type OpenEvent struct {
 func EachOpenEvent(ctx context.Context, tx *sql.Tx, after event.ID, notIndexed bool, skip pages.Skip, visit func(OpenEvent)) error {
 	q := pages.Query{Span: window.Span{From: after, To: event.MaxID}, NotIndexed: notIndexed, Skip: skip}
 	return pages.Scan(ctx, tx, q, func(l pages.Line) error {
-		ev, err := ParseStored(l.ID, l.Text)
+		ev, err := ParsePosted(l.Posted(), l.Text)
 		if err == nil {
 			visit(OpenEvent{ID: l.ID, Storage: l.Storage, Hash: ev.Hash})
 		}
-		return err
+		return skip.Pass(err)
 	})
 }
 

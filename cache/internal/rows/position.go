@@ -53,7 +53,7 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 		return 0, 0, false, err
 	}
 	if some {
-		ev, err := ParseStored(line.ID, line.Text)
+		ev, err := ParsePosted(line.Posted(), line.Text)
 		if err != nil {
 			return 0, 0, false, err
 		}

@@ -88,3 +88,49 @@ func TestRetainedHistoryStays(t *testing.T) {
 		t.Errorf("said %d times, want 3", said)
 	}
 }
+
+// TestRetainUnevenBlocks: how much history there is does not depend on which blocks are large: with small
+// events first and last, the large ones between them go.
+func TestRetainUnevenBlocks(t *testing.T) {
+	db := openServer(t)
+	for _, size := range []int{1, 4000, 4000, 1, 1} {
+		for range 2 {
+			var ds []event.Draft
+			for i := range event.BlockSize / 2 {
+				d := draft("alice", fmt.Sprint("p/", i%7), fmt.Sprint(db.Head(), " ", i))
+				d.Value = []byte(`"` + strings.Repeat("x", size) + `"`)
+				ds = append(ds, d)
+			}
+			mustAppend(t, db, ds...)
+		}
+	}
+	before, err := db.file.Size(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	cfg := Retention{MaxBytes: before.Used() / 2, Outgrown: func() { said++ }}
+	if err := db.RetainOnce(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := db.file.Size(t.Context()); err != nil || after.Used() > cfg.MaxBytes || said > 0 {
+		t.Errorf("%d bytes are used of %d, before %d, %v; said %d times", after.Used(), cfg.MaxBytes, before.Used(), err, said)
+	}
+}
+
+// TestRetainOutgrownByBlocks: blocks that are each larger than the share of history go, and that the file
+// stays too large is said.
+func TestRetainOutgrownByBlocks(t *testing.T) {
+	db := openServer(t)
+	for range 10 {
+		mustAppend(t, db, drafts("alice", "p", fmt.Sprint(db.Head()), int(event.BlockSize)/2)...)
+	}
+	said := 0
+	cfg := Retention{MaxBytes: 100_000, Outgrown: func() { said++ }}
+	if err := db.RetainOnce(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if size, err := db.file.Size(t.Context()); err != nil || size.Used() <= cfg.MaxBytes || said != 1 {
+		t.Errorf("%d bytes are used, %v; said %d times", size.Used(), err, said)
+	}
+}

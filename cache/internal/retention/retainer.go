@@ -143,7 +143,8 @@ type Retainer struct {
 	cleared event.ID        // the horizon below which only events are left
 	damaged map[string]bool // the damage that was reported
 
-	outgrown bool // it was reported that the file stays larger than MaxBytes
+	outgrown retained // at which the file stayed larger than MaxBytes
+	told     bool     // that was reported
 }
 
 // skipDamage reports damage, which retention then goes past.

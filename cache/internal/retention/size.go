@@ -17,13 +17,14 @@ const historyShare = 4
 // trimToSize advances the horizon, block by block, until the used part of the file fits, or
 // little history is left. The state, the hashes and the origins of events stay below the horizon.
 func (r *Retainer) trimToSize(ctx context.Context) error {
+	least := r.cfg.MaxBytes / historyShare
 	for {
 		size, err := r.history.file.Size(ctx)
 		if err != nil || size.Used() <= r.cfg.MaxBytes {
 			return err
 		}
 		at, err := r.history.loadRetained(ctx)
-		if err != nil {
+		if err != nil || at == r.outgrown {
 			return err
 		}
 		next, err := r.history.skipEmpty(ctx, at.horizon, at.indexed)
@@ -33,19 +34,17 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 		if next < at.indexed || next == at.horizon {
 			next += event.BlockSize
 		}
-		if next > at.indexed {
-			return nil
-		}
-		sealed, open, err := r.history.eventSizes(ctx, window.Span{From: at.horizon, To: at.indexed})
+		sealed, open, err := r.history.eventSizes(ctx, at)
 		if err != nil {
 			return err
 		}
-		least := r.cfg.MaxBytes / historyShare
-		if size.Used()-sealed-open > r.cfg.MaxBytes-least && sealed <= least {
-			if !r.outgrown && r.cfg.Outgrown != nil {
-				r.cfg.Outgrown()
+		rest := size.Used() - sealed - open       // that no horizon removes
+		isLittle := 0 < sealed && sealed <= least // blocks without events cost nothing
+		if next > at.indexed || rest > r.cfg.MaxBytes-least && isLittle {
+			if rest > r.cfg.MaxBytes-least {
+				r.tellOutgrown()
 			}
-			r.outgrown = true
+			r.outgrown = at
 			return nil
 		}
 		if err := r.history.MoveHorizon(ctx, next); err != nil {
@@ -57,20 +56,21 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 	}
 }
 
-// eventSizes returns how many bytes the events of a span of sealed blocks take, about, by those of its
-// oldest and its newest block, and how many those after it do.
-func (h *History) eventSizes(ctx context.Context, span window.Span) (sealed, open int64, err error) {
-	err = h.file.View(ctx, func(tx *sql.Tx) error {
-		oldest, err := pages.Size(ctx, tx, window.Span{From: span.From, To: span.From + event.BlockSize})
-		if err != nil {
-			return err
+// tellOutgrown says once that the file stays larger than it may be.
+func (r *Retainer) tellOutgrown() {
+	if !r.told && r.cfg.Outgrown != nil {
+		r.cfg.Outgrown()
+	}
+	r.told = true
+}
+
+// eventSizes returns about how many bytes the events of sealed blocks take, and how many those after
+// them do.
+func (h *History) eventSizes(ctx context.Context, at retained) (sealed, open int64, err error) {
+	err = h.file.View(ctx, func(tx *sql.Tx) (err error) {
+		if sealed, err = pages.Size(ctx, tx, window.Span{From: at.horizon, To: at.indexed}); err == nil {
+			open, err = pages.Size(ctx, tx, window.Span{From: at.indexed, To: event.MaxID})
 		}
-		newest, err := pages.Size(ctx, tx, window.Span{From: span.To - event.BlockSize, To: span.To})
-		if err != nil {
-			return err
-		}
-		sealed = (oldest + newest) / 2 * (int64(span.To-span.From) / event.BlockSize)
-		open, err = pages.Size(ctx, tx, window.Span{From: span.To, To: event.MaxID})
 		return err
 	})
 	return sealed, open, err

@@ -25,7 +25,7 @@ func (db *DB) skipEmpty(ctx context.Context, tx *sql.Tx, topics []event.Topic, a
 	}
 	if !few {
 		next, ok, err := pages.NextStored(ctx, tx, at)
-		if !ok {
+		if next = max(at, window.BlockSpan((next + 1).Block()).From); !ok { // the block of the next event, from its start
 			next = end
 		}
 		return min(next, end), err

@@ -53,8 +53,8 @@ func (s *Server) awaitCursors(w http.ResponseWriter, r *http.Request) *wire.Erro
 	if s.cfg.Mirror == nil {
 		return nil
 	}
-	problem := s.awaitPosition(w, r, s.newestCursor(r))
-	if problem != nil && problem.Status == http.StatusServiceUnavailable && beginsWithState(r) && s.newestParam(r.URL.RawQuery) <= s.log.Head() {
+	problem := s.awaitPosition(w, r, s.newestCursor(r, wire.HeaderHeld, wire.HeaderLastEventID))
+	if problem != nil && problem.Status == http.StatusServiceUnavailable && beginsWithState(r) && s.newestCursor(r, wire.HeaderHeld) <= s.log.Head() {
 		return nil
 	}
 	return problem
@@ -86,10 +86,10 @@ func (s *Server) awaitPosition(w http.ResponseWriter, r *http.Request, newest ev
 	return s.mirrorProblem(w, r, err)
 }
 
-// newestCursor returns the newest position of this log in the headers and the parameters of a
+// newestCursor returns the newest position of this log in some headers and the parameters of a
 // request. What is wrong with them is found later.
-func (s *Server) newestCursor(r *http.Request) (newest event.ID) {
-	for _, name := range []string{wire.HeaderHeld, wire.HeaderLastEventID} {
+func (s *Server) newestCursor(r *http.Request, headers ...string) (newest event.ID) {
+	for _, name := range headers {
 		if c, ok := wire.CursorIn(r.Header, name); ok && c.Of(s.log.Log()) {
 			newest = max(newest, c.ID)
 		}

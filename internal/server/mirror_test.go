@@ -146,6 +146,11 @@ func TestStateStreamAheadOfAMirror(t *testing.T) {
 		cancel()
 		resp.Body.Close()
 	}
+	for _, accept := range []string{wire.JSON, wire.SSE} {
+		if resp := s.get("/snapshot?topic=a", "Accept", accept, wire.HeaderHeld, ahead); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("a reader that holds more, as %s: %s", accept, resp.Status)
+		}
+	}
 	if resp := s.get("/snapshot?topic=a", wire.HeaderHeld, ahead); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("without a stream: %s", resp.Status)
 	}

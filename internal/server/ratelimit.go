@@ -241,6 +241,13 @@ func (s *Server) whileOpen(w http.ResponseWriter, r *http.Request, send func() *
 	return send()
 }
 
+// asDownload wraps a handler whose whole response is as long as one with events.
+func (s *Server) asDownload(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
+		return s.whileOpen(w, r, func() *wire.Error { return h(w, r) })
+	}
+}
+
 // takePlace increases one of the counts of a client, until done, unless it is most.
 func (s *Server) takePlace(w http.ResponseWriter, r *http.Request, countOf func(*clientLimits) *int, most int) (done func(), problem *wire.Error) {
 	l := s.limits

@@ -205,6 +205,8 @@ func TestDownloadLimit(t *testing.T) {
 		hashes := `{"hashes":["` + strings.Repeat("0", 64) + `"]}`
 		resp, text := s.raw(fmt.Sprintf("POST /get HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(hashes), hashes))
 		wantLimited(t, resp, text, "streams")
+		resp = s.get("/bloom?topic=a", "Authorization", alice)
+		wantLimited(t, resp, body(t, resp), "streams")
 		_, stream := s.stream("/events?topic=a", "Authorization", alice)
 		defer stream.Close()
 		for _, conn := range open {

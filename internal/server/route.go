@@ -25,7 +25,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rec.stream.runStream()
 	}
 	end()
-	if p, ok := w.(*patientStream); ok {
+	if p, ok := w.(*patientStream); ok && r.Context().Err() == nil {
 		_ = p.extend() // an error only means that the response has ended
 	}
 }
@@ -93,7 +93,7 @@ func (s *Server) routes() map[string]methods {
 		"/storages": {http.MethodGet: s.getStorages},
 		"/sources":  {http.MethodGet: s.notMirrored(noParams(s.getSources))},
 		"/origin":   {http.MethodGet: s.notMirrored(s.getOrigin)},
-		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
+		"/bloom":    {http.MethodGet: s.asDownload(s.getBloom), http.MethodPost: s.asDownload(s.postBloom)},
 		"/login":    {http.MethodPost: noParams(s.postLogin)},
 		"/logout":   {http.MethodPost: noParams(s.postLogout)},
 		"/get":      {http.MethodGet: s.serveRead(s.parseGetStorages), http.MethodPost: s.postGet},

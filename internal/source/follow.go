@@ -148,16 +148,15 @@ type follower struct {
 	contact time.Time     // up to which there was progress, or a connection
 	lasted  time.Duration // how long the last connection did
 
-	opened      time.Time // when the connection was
-	keptCarried bool      // carried frames are to be stored now, and may still come again
-	batch       bool      // the connection is for a batch
-	newest      string    // the cursor once all that belongs before it is there, if there are batches
-	ended       bool      // the history was sent
-	moved       bool      // the connection has brought something
-	fresh       bool      // among it an event with an id that was not stored before
-	wentBack    bool      // ids of the connection have, and it was noted
-	nameless    bool      // events without ids were stored since the last repeat
-	doubted     bool      // nameless events came before a repeat, and it was noted
+	opened   time.Time // when the connection was, or kept frames were stored
+	batch    bool      // the connection is for a batch
+	newest   string    // the cursor once all that belongs before it is there, if there are batches
+	ended    bool      // the history was sent
+	moved    bool      // the connection has brought something
+	fresh    bool      // among it an event with an id that was not stored before
+	wentBack bool      // ids of the connection have, and it was noted
+	nameless bool      // events without ids were stored since the last repeat
+	doubted  bool      // nameless events came before a repeat, and it was noted
 
 	advanced bool               // it has brought what it had not brought before
 	news     time.Time          // when it last had
@@ -461,7 +460,9 @@ func (e *endedError) Unwrap() error { return io.EOF }
 // quietTime returns how long to wait for a frame, or for one that brings something new.
 func (f *follower) quietTime() time.Duration {
 	switch {
-	case len(f.waiting) > 0 || len(f.carried) > 0:
+	case f.firstCarried() != nil:
+		return holdTime - time.Since(f.opened)
+	case len(f.waiting) > 0:
 		return holdTime
 	case f.cfg.UntilEnd && f.cfg.EndIdle > 0:
 		return f.cfg.EndIdle - time.Since(f.news)

@@ -26,6 +26,8 @@ type Frame struct {
 
 	upstream *event.Event // of an rstream server
 	came     time.Time    // when it first did, if it waits for a cursor
+	fresh    bool         // it came too late to be one that was sent before
+	kept     bool         // the connection after its own has not brought it again
 }
 
 // size returns about how many bytes of memory the parts of f take that a server determines.

@@ -87,8 +87,8 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	if err := f.store(ctx, done); err != nil {
 		return err
 	}
-	if f.keptCarried { // they may still come again
-		f.keptCarried, f.opened, f.tail.next = false, time.Now(), 0
+	if f.tail.kept { // they may still come again
+		f.awaitTail(f.tail.brought)
 	}
 	return nil
 }
@@ -141,7 +141,8 @@ func (f *follower) moveCursor(fr *Frame) {
 	case fr.Cursor != "" && batches:
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
-		f.state.Loose, f.tail.next = false, 0
+		f.state.Loose = false
+		f.tail.pass(fr)
 		switch {
 		case fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{}):
 			f.state.Shared = sharedEvents

@@ -17,13 +17,24 @@ type looseTail struct {
 	cursor string
 	sums   []uint32
 	next   int // how many of them the connection has brought again
+
+	kept    bool // the last one did not come again
+	brought int  // next before the first one that did not
 }
 
-// bringsAgain reports whether an event is the next one of the tail. Otherwise the tail ends with it.
-func (t *looseTail) bringsAgain(cursor string, sum uint32, limit int) bool {
+// add reports whether an event is the next one of the tail. Otherwise the tail ends with it.
+func (t *looseTail) add(cursor string, fr *Frame, limit int) (wasThere bool) {
 	if t.cursor != cursor {
 		*t = looseTail{cursor: cursor}
 	}
+	if fr.kept && !t.kept {
+		t.brought = t.next
+	}
+	t.kept = fr.kept
+	if fr.fresh {
+		t.next = len(t.sums)
+	}
+	sum := sumOf(fr)
 	if t.next < len(t.sums) && t.sums[t.next] == sum {
 		t.next++
 		return true
@@ -35,21 +46,21 @@ func (t *looseTail) bringsAgain(cursor string, sum uint32, limit int) bool {
 	return false
 }
 
-// skipResent passes over those of the tail that did not come again in time.
-func (t *looseTail) skipResent() { t.next = len(t.sums) }
+// pass forgets what comes before a frame with a cursor, which may be the same as before: the server
+// does not send that again.
+func (t *looseTail) pass(fr *Frame) {
+	if fr.fresh {
+		t.next = len(t.sums)
+	}
+	t.sums, t.next, t.kept = t.sums[t.next:], 0, false
+}
 
 // isTail reports whether an event has nothing by which it would be known again.
 func (fr *Frame) isTail() bool { return fr.Event && fr.Cursor == "" && fr.ID == "" }
 
 // wasStored reports whether an event of the tail was stored before, and remembers it.
 func (f *follower) wasStored(fr *Frame) bool {
-	if !fr.isTail() || f.state.Cursor == "" {
-		return false
-	}
-	if time.Since(f.opened) > resendTime {
-		f.tail.skipResent()
-	}
-	return f.tail.bringsAgain(f.state.Cursor, sumOf(fr), f.cfg.repeats)
+	return fr.isTail() && f.state.Cursor != "" && f.tail.add(f.state.Cursor, fr, f.cfg.repeats)
 }
 
 // beginTail prepares for a connection: what waits for a cursor may come again. What precedes a control
@@ -59,16 +70,35 @@ func (f *follower) beginTail() {
 		f.waiting = nil
 	}
 	f.carried, f.waiting = append(f.waiting, f.carried...), nil
-	f.opened, f.tail.next = time.Now(), 0
+	f.awaitTail(0)
 }
 
+// awaitTail begins the time in which the server may send again what was stored of the tail, from the
+// n-th event on.
+func (f *follower) awaitTail(n int) { f.opened, f.tail.next, f.tail.kept = time.Now(), n, false }
+
 // endTail stores what waits at the end of a connection that has stored events without a cursor: there
-// is a gap anyway, and the tail is one whole.
+// is a gap anyway, and the tail is one whole. So it does with what has waited for too long, since it
+// was brought by an earlier connection: the next one may be as short.
 func (f *follower) endTail(ctx context.Context) error {
-	if !f.state.Loose || f.cfg.Knobs.Cursor.In == InEvent {
+	first := f.firstCarried()
+	late := first != nil && time.Since(first.came) > holdTime
+	if !f.state.Loose && !late || f.cfg.Knobs.Cursor.In == InEvent {
 		return nil
 	}
 	return f.take(ctx, nil, true)
+}
+
+// firstCarried returns the first event of the connection before that has not come again, nil if there
+// is none.
+func (f *follower) firstCarried() *Frame {
+	for len(f.carried) > 0 {
+		if f.carried[0].Event {
+			return &f.carried[0]
+		}
+		f.carried = f.carried[1:]
+	}
+	return nil
 }
 
 // addWaiting adds the frames that have come to those that wait.
@@ -76,12 +106,9 @@ func (f *follower) addWaiting(ctx context.Context, frames []Frame, timedOut bool
 	now := time.Now()
 	for i := range frames {
 		fr := &frames[i]
-		fr.came = now
-		for len(f.carried) > 0 && !f.carried[0].Event {
-			f.carried = f.carried[1:]
-		}
-		if len(f.carried) > 0 {
-			switch first := &f.carried[0]; {
+		fr.came, fr.fresh = now, now.Sub(f.opened) > resendTime
+		if first := f.firstCarried(); first != nil {
+			switch {
 			case fr.Event && fr.Cursor == "" && fr.ID == first.ID && sumOf(fr) == sumOf(first):
 				fr.came = first.came
 				f.carried = f.carried[1:]
@@ -93,7 +120,7 @@ func (f *follower) addWaiting(ctx context.Context, frames []Frame, timedOut bool
 		}
 		f.waiting = append(f.waiting, *fr)
 	}
-	if len(f.carried) > 0 && (timedOut || len(frames) == 0 && now.Sub(f.carried[0].came) > holdTime) {
+	if f.firstCarried() != nil && (timedOut || now.Sub(f.opened) > holdTime) {
 		return f.keepCarried(ctx)
 	}
 	return nil
@@ -102,7 +129,10 @@ func (f *follower) addWaiting(ctx context.Context, frames []Frame, timedOut bool
 // keepCarried decides that the frames that have waited since the connection before do not come again.
 // There is a gap, since that is not certain.
 func (f *follower) keepCarried(ctx context.Context) error {
-	f.waiting, f.carried, f.keptCarried = append(f.waiting, f.carried...), nil, true
+	for i := range f.carried {
+		f.carried[i].kept = true
+	}
+	f.waiting, f.carried = append(f.waiting, f.carried...), nil
 	b := &batch{}
 	b.add(f.gap(looseGap), "")
 	return f.commitReceived(ctx, b)

@@ -20,6 +20,7 @@ import (
 type listLog struct {
 	blindLog
 	values []string
+	last   time.Time // when the last one came
 }
 
 func (l *listLog) AppendFrom(_ context.Context, _ *cache.SourceMove, drafts []event.Draft) ([]event.Receipt, error) {
@@ -28,7 +29,7 @@ func (l *listLog) AppendFrom(_ context.Context, _ *cache.SourceMove, drafts []ev
 		if drafts[i].User == Gaps {
 			value = "gap"
 		}
-		l.values = append(l.values, value)
+		l.values, l.last = append(l.values, value), time.Now()
 	}
 	return nil, nil
 }
@@ -65,6 +66,17 @@ func readParts(t *testing.T, f *follower, parts ...part) {
 	}
 }
 
+// newListFollower returns a follower whose log is a list.
+func newListFollower(t *testing.T) (*follower, *listLog) {
+	m, err := NewMapper("src", Mapping{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &listLog{}
+	cfg := FollowConfig{Config: Config{URL: "http://x.example"}, Name: "src", Log: log, Mapper: m, Now: time.Now, repeats: 100}
+	return &follower{cfg: cfg, repeats: newRepeats(cfg.repeats, nil)}, log
+}
+
 // Events after the last cursor are stored once, whether the server sends them again with each
 // connection or not, and however short its connections are.
 func TestTailWithoutCursor(t *testing.T) {
@@ -74,7 +86,7 @@ func TestTailWithoutCursor(t *testing.T) {
 		}
 		return connections
 	}
-	const first = "id: 1\ndata: 1\n\n"
+	const first, delay = "id: 1\ndata: 1\n\n", 100 * time.Millisecond
 	for _, tt := range []struct {
 		name        string
 		connections [][]part
@@ -89,17 +101,18 @@ func TestTailWithoutCursor(t *testing.T) {
 		{"a tail that is not sent again by short connections", append([][]part{{{0, first + "data: 2\n\n"}}}, again(5, part{0, ": x\n\n"})...), "1 2"},
 		{"a tail that is not sent again", [][]part{{{0, first + "data: 2\n\n"}}, {{3 * time.Second, ""}}, {{0, "id: 3\ndata: 3\n\n"}}}, "1 2 3"},
 		{"a tail that is sent again late", [][]part{{{0, first + "data: 2\n\n"}}, {{3 * time.Second, ""}, {0, "data: 2\n\nid: 3\ndata: 3\n\n"}}}, "1 2 3"},
+		{"a tail that is sent again after some time, by long connections", append([][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}}, again(4, part{delay, "data: 2\n\n"}, part{3 * time.Second, ""})...), "1 2"},
+		{"a tail that is sent again after some time, with more", [][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}, {{delay, "data: 2\n\n"}, {delay, "data: 3\n\n"}, {3 * time.Second, ""}}, {{delay, "data: 2\n\n"}, {delay, "data: 3\n\n"}, {3 * time.Second, ""}}}, "1 2 3"},
+		{"a tail that is sent again only by a short connection", [][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}, {{delay, "data: 2\n\n"}}, {{time.Second, first}, {3 * time.Second, ""}}, {{3 * time.Second, ""}}}, "1 2"},
+		{"a tail that is sent again in part, and the rest late", [][]part{{{0, first + "data: 2\n\ndata: 3\n\n"}}, {{delay, "data: 2\n\n"}, {2400 * time.Millisecond, "data: 3\n\n"}, {3 * time.Second, ""}}, {{delay, "data: 2\n\ndata: 3\n\n"}, {3 * time.Second, ""}}}, "1 2 3"},
+		{"an event like the last one, at the end of a later connection", [][]part{{{0, first + "data: 2\n\n"}, {3 * time.Second, ""}}, {{5 * time.Second, "data: 2\n\n"}}, {{3 * time.Second, ""}}}, "1 2 2"},
+		{"equal events around a cursor that stays", [][]part{{{0, first}, {delay, "data: 2\n\n"}, {delay, "id: 1\n\n"}, {delay, "data: 2\n\n"}, {delay, "id: 1\n\n"}}, {{delay, "data: 2\n\n"}, {3 * time.Second, ""}}}, "1 2 2 2"},
+		{"a tail that comes again around a cursor that stays", [][]part{{{0, first + "data: 2\n\ndata: 3\n\n"}, {3 * time.Second, ""}}, {{delay, "data: 2\n\n"}, {delay, "id: 1\n\n"}, {delay, "data: 3\n\n"}, {3 * time.Second, ""}}}, "1 2 3"},
 		{"equal events, each of them new", again(3, part{0, first}, part{3 * time.Second, "data: 2\n\n"}, part{3 * time.Second, "data: 2\n\n"}, part{3 * time.Second, ""}), "1 2 2 2 2 2 2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, err := NewMapper("src", Mapping{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				log := &listLog{}
-				cfg := FollowConfig{Config: Config{URL: "http://x.example"}, Name: "src", Log: log, Mapper: m, Now: time.Now, repeats: 100}
-				f := &follower{cfg: cfg, repeats: newRepeats(cfg.repeats, nil)}
+				f, log := newListFollower(t)
 				for _, parts := range tt.connections {
 					readParts(t, f, parts...)
 					time.Sleep(700 * time.Millisecond)
@@ -111,4 +124,42 @@ func TestTailWithoutCursor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// That a connection has brought nothing yet does not mean that it will not bring the tail again.
+func TestTailWaitsForConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, log := newListFollower(t)
+		readParts(t, f, part{0, "id: 1\ndata: 1\n\ndata: 2\n\n"})
+		time.Sleep(3 * time.Second)
+		f.beginTail()
+		again := []Frame{{Event: true, Data: []byte("2")}}
+		for _, frames := range [][]Frame{nil, again, nil} {
+			time.Sleep(100 * time.Millisecond)
+			if err := f.take(t.Context(), frames, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Join(log.values, " "); got != "1 2" {
+			t.Errorf("stored %q", got)
+		}
+	})
+}
+
+// A tail is stored in time if the next connection brings only frames that are no events.
+func TestTailAmongHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, log := newListFollower(t)
+		f.cfg.Knobs.Skip = []string{"ping"}
+		readParts(t, f, part{0, "id: 1\ndata: 1\n\ndata: 2\n\n"})
+		begun := time.Now()
+		var pings []part
+		for range 40 {
+			pings = append(pings, part{time.Second / 4, "event: ping\ndata: x\n\n"})
+		}
+		readParts(t, f, pings...)
+		if got, took := strings.Join(log.values, " "), log.last.Sub(begun); got != "1 gap 2" || took > holdTime+time.Second/2 {
+			t.Errorf("stored %q after %s", got, took)
+		}
+	})
 }

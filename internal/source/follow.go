@@ -99,7 +99,11 @@ func Follow(ctx context.Context, cfg FollowConfig) (guessed bool, err error) {
 		return false, err
 	}
 	f.noteURL()
-	return f.run(ctx)
+	guessed, err = f.run(ctx)
+	if failure := f.storeRest(ctx); failure != nil {
+		err = errors.Join(err, failure)
+	}
+	return guessed, err
 }
 
 // finalPause is how long Relay waits after an error that another connection would not avoid:
@@ -149,6 +153,7 @@ type follower struct {
 	lasted  time.Duration // how long the last connection did
 
 	opened   time.Time // when the connection was, or kept frames were stored
+	failed   bool      // the log has not stored what the state says
 	batch    bool      // the connection is for a batch
 	newest   string    // the cursor once all that belongs before it is there, if there are batches
 	ended    bool      // the history was sent
@@ -426,7 +431,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		case f.cfg.UntilEnd && f.ended:
 			return false, nil
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
-			return false, f.take(ctx, nil, true)
+			return false, nil
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh && !f.nameless || f.state.Cursor == ""):
 			// Another connection would bring the same again.
 			return true, f.take(ctx, nil, true)

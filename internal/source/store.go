@@ -85,6 +85,7 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	done := f.waiting[:n]
 	f.waiting = append([]Frame(nil), f.waiting[n:]...)
 	if err := f.store(ctx, done); err != nil {
+		f.failed = true
 		return err
 	}
 	if f.tail.kept { // they may still come again
@@ -341,7 +342,8 @@ func (f *follower) commitReceived(ctx context.Context, b *batch) error {
 // commit appends drafts and stores the state, both or neither. While the outcome is unknown,
 // the same is committed again, which counts once. If it stays unknown, the follower ends: the
 // next one reads in the log whether the state was stored, and so whether the drafts were.
-func (f *follower) commit(ctx context.Context, b *batch) error {
+func (f *follower) commit(ctx context.Context, b *batch) (err error) {
+	defer func() { f.failed = f.failed || err != nil }()
 	seen, n := f.repeats.takeFresh()
 	f.state.Step++
 	f.state.Seen += n

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -86,6 +87,22 @@ func (f *follower) endTail(ctx context.Context) error {
 	if !f.state.Loose && !late || f.cfg.Knobs.Cursor.In == InEvent {
 		return nil
 	}
+	return f.take(ctx, nil, true)
+}
+
+// restTime is how long a follower that ends may take to store what waits.
+const restTime = 5 * time.Second
+
+// storeRest stores what waits when the last connection has ended: no other one would bring it again
+// to this follower, and perhaps none at all. It does so although ctx has ended.
+func (f *follower) storeRest(ctx context.Context) error {
+	isEvent := func(fr Frame) bool { return fr.Event }
+	waits := slices.ContainsFunc(f.waiting, isEvent) || slices.ContainsFunc(f.carried, isEvent)
+	if !waits || f.failed || f.cfg.Knobs.Cursor.In == InEvent {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restTime)
+	defer cancel()
 	return f.take(ctx, nil, true)
 }
 

@@ -163,3 +163,79 @@ func TestTailAmongHeartbeats(t *testing.T) {
 		}
 	})
 }
+
+// What waits for a cursor when a follower ends is stored, with a gap when the next one begins.
+func TestTailAtLastEnd(t *testing.T) {
+	const first = "id: 1\ndata: 1\n\ndata: 2\n\n"
+	for _, tt := range []struct {
+		name  string
+		last  func(w http.ResponseWriter, cancel func()) // the answer to the second connection
+		after string                                     // the error
+	}{
+		{"the end of the history", func(w http.ResponseWriter, _ func()) { io.WriteString(w, endBlock) }, ""},
+		{"a final error", func(w http.ResponseWriter, _ func()) { w.WriteHeader(http.StatusUnauthorized) }, "401"},
+		{"no answer in time", func(w http.ResponseWriter, _ func()) { w.WriteHeader(http.StatusServiceUnavailable) }, "no progress"},
+		{"a signal", func(w http.ResponseWriter, cancel func()) { cancel() }, "canceled"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			n := 0
+			address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+				if n++; n == 1 {
+					io.WriteString(w, first)
+					return
+				}
+				tt.last(w, cancel)
+			})
+			db := newLog(t)
+			cfg := followConfig(t, address, "sse", db)
+			if tt.after == "no progress" {
+				cfg.Timeout, cfg.RetryMin, cfg.RetryMax = time.Second, time.Second/10, time.Second/10
+			}
+			_, err := Follow(ctx, cfg)
+			if (err == nil) != (tt.after == "") || err != nil && !strings.Contains(err.Error(), tt.after) {
+				t.Fatalf("the follower ends with %v, want %q", err, tt.after)
+			}
+			cfg = followConfig(t, serveText(t, endBlock), "sse", db)
+			if _, err := Follow(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			if events, gaps := eventsOf(t, db); !slices.Equal(events, numbers(2)) || len(gaps) == 0 {
+				t.Errorf("events %q, gaps %q", events, gaps)
+			}
+		})
+	}
+}
+
+// Events before a control event that does not come are not stored at the end of the stream: the server
+// sends them again, with the control event.
+func TestTailBeforeControlEvent(t *testing.T) {
+	control := func(n string) string { return "event: control\ndata: {\"next\":\"" + n + "\"}\n\n" }
+	const event1, event2 = "data: 1\n\n", "data: 2\n\n"
+	db := newLog(t)
+	for _, body := range []string{event1 + control("a") + event2, event2 + control("b")} {
+		cfg := followConfig(t, serveText(t, body), "sse", db)
+		cfg.Knobs.Cursor, cfg.Knobs.ID = Place{In: InEvent, Type: "control", Name: "next"}, Place{In: Nowhere}
+		cfg.Knobs.End, cfg.Knobs.EndClose = Place{}, true
+		if guessed, err := Follow(t.Context(), cfg); err != nil || guessed {
+			t.Fatal(guessed, err)
+		}
+	}
+	checkEvents(t, db, numbers(2))
+}
+
+// After an error of the log nothing is stored: the next follower reads in it what was.
+func TestTailAfterErrorOfLog(t *testing.T) {
+	db := newLog(t)
+	address, _ := scripted(t, "id: 1\ndata: 1\n\ndata: 2\n\n", "id: 2\ndata: 3\n\n")
+	cfg := followConfig(t, address, "sse", db)
+	log := &failingLog{DB: db, err: errUnknownIO, works: 2}
+	cfg.Log, cfg.commitTime = log, time.Nanosecond
+	if _, err := Follow(t.Context(), cfg); !errors.Is(err, cache.ErrIO) {
+		t.Fatal(err)
+	}
+	if log.calls != log.works+2 { // one that fails, and the same again
+		t.Errorf("%d calls", log.calls)
+	}
+}

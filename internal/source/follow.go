@@ -439,7 +439,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 			return false, &endedError{f.cfg.shownURL()}
 		case ended != nil:
 			return false, f.cfg.nameReadError(ended)
-		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0:
+		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0 && time.Since(f.news) >= f.cfg.EndIdle:
 			return true, nil
 		}
 		quiet.Reset(f.quietTime())

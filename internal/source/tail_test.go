@@ -164,6 +164,19 @@ func TestTailAmongHeartbeats(t *testing.T) {
 	})
 }
 
+// The history is not taken to be over before its time because a tail waits.
+func TestTailIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, log := newListFollower(t)
+		f.cfg.UntilEnd, f.cfg.EndIdle = true, 5*time.Second
+		readParts(t, f, part{0, "id: 1\ndata: 1\n\ndata: 2\n\n"})
+		readParts(t, f, part{4 * time.Second, "id: 3\ndata: 3\n\n"})
+		if got := strings.Join(log.values, " "); got != "1 gap 2 3" {
+			t.Errorf("stored %q", got)
+		}
+	})
+}
+
 // What waits for a cursor when a follower ends is stored, with a gap when the next one begins.
 func TestTailAtLastEnd(t *testing.T) {
 	const first = "id: 1\ndata: 1\n\ndata: 2\n\n"

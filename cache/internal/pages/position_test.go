@@ -40,6 +40,45 @@ func TestPositionsPastDamage(t *testing.T) {
 	}
 }
 
+// A line that is not that of its event, in a page that is as it was written, is an error of the
+// positions that may be in its page, and those elsewhere are right.
+func TestPositionsPastLineOfAnother(t *testing.T) {
+	evs, storages := madeEvents(1, 1, 40, 3, 1000)
+	for bad := range evs {
+		h := openTables(t)
+		h.update(t, func(tx *sql.Tx) error {
+			var lines []incoming
+			for i := range evs {
+				line := evs[i].Line()
+				if i == bad {
+					other := madeEvent(evs[i].ID+1000, storages[i], 1000)
+					line = other.Line()
+				}
+				lines = append(lines, incoming{evs[i].ID, storages[i], line})
+			}
+			_, err := h.newBatch(tx).fillPages(lines)
+			return err
+		})
+		var hurt window.Span
+		for _, s := range h.spansOf(t) {
+			if s.From < evs[bad].ID && evs[bad].ID <= s.To {
+				hurt = s
+			}
+		}
+		h.view(t, func(tx *sql.Tx) error {
+			for i := range evs {
+				id := evs[i].ID
+				at, err := PositionAt(context.Background(), tx, evs[i].Time)
+				near := hurt.From <= id && id <= hurt.To
+				if right := err == nil && at == id; !right && !(near && isDamage(err) && hurt.From <= at && at <= id) {
+					t.Errorf("event %s is wrong: the position at the time of %s is %s, %v", evs[bad].ID, id, at, err)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 // A scan that skips damage gives all that is sound, and says once what it skipped.
 func TestScanSkips(t *testing.T) {
 	for _, column := range []string{"entries", "lines"} {

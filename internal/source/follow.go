@@ -99,11 +99,7 @@ func Follow(ctx context.Context, cfg FollowConfig) (guessed bool, err error) {
 		return false, err
 	}
 	f.noteURL()
-	guessed, err = f.run(ctx)
-	if failure := f.storeRest(ctx); failure != nil {
-		err = errors.Join(err, failure)
-	}
-	return guessed, err
+	return f.run(ctx)
 }
 
 // finalPause is how long Relay waits after an error that another connection would not avoid:
@@ -146,22 +142,19 @@ type follower struct {
 	state   state
 	stored  []byte // the state as it is in the log, nil if it is not
 	repeats *repeats
-	waiting []Frame       // without a cursor
-	carried []Frame       // those of the connection before, which may come again
-	tail    looseTail     // what was stored after the cursor
+	waiting []Frame // frames without a cursor, and when the first of them came
+	since   time.Time
 	contact time.Time     // up to which there was progress, or a connection
 	lasted  time.Duration // how long the last connection did
 
-	opened   time.Time // when the connection was, or kept frames were stored
-	failed   bool      // the log has not stored what the state says
-	batch    bool      // the connection is for a batch
-	newest   string    // the cursor once all that belongs before it is there, if there are batches
-	ended    bool      // the history was sent
-	moved    bool      // the connection has brought something
-	fresh    bool      // among it an event with an id that was not stored before
-	wentBack bool      // ids of the connection have, and it was noted
-	nameless bool      // events without ids were stored since the last repeat
-	doubted  bool      // nameless events came before a repeat, and it was noted
+	batch    bool   // the connection is for a batch
+	newest   string // the cursor once all that belongs before it is there, if there are batches
+	ended    bool   // the history was sent
+	moved    bool   // the connection has brought something
+	fresh    bool   // among it an event with an id that was not stored before
+	wentBack bool   // ids of the connection have, and it was noted
+	nameless bool   // events without ids were stored since the last repeat
+	doubted  bool   // nameless events came before a repeat, and it was noted
 
 	advanced bool               // it has brought what it had not brought before
 	news     time.Time          // when it last had
@@ -366,10 +359,9 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // readConnection stores what a connection brings until it ends. It returns nil at the end
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
-	f.newest, f.ended, f.fresh, f.wentBack = f.state.Cursor, false, false, false
+	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
 	f.nameless, f.doubted, f.advanced, f.again = false, false, false, nil
-	f.beginTail()
-	begun := f.opened
+	begun := time.Now()
 	f.news = begun
 	defer func() {
 		f.lasted = time.Since(begun)
@@ -422,11 +414,6 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 				return false, err
 			}
 		}
-		if ended != nil {
-			if err := f.endTail(ctx); err != nil {
-				return false, err
-			}
-		}
 		switch {
 		case f.cfg.UntilEnd && f.ended:
 			return false, nil
@@ -439,7 +426,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 			return false, &endedError{f.cfg.shownURL()}
 		case ended != nil:
 			return false, f.cfg.nameReadError(ended)
-		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0 && time.Since(f.news) >= f.cfg.EndIdle:
+		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0:
 			return true, nil
 		}
 		quiet.Reset(f.quietTime())
@@ -465,8 +452,6 @@ func (e *endedError) Unwrap() error { return io.EOF }
 // quietTime returns how long to wait for a frame, or for one that brings something new.
 func (f *follower) quietTime() time.Duration {
 	switch {
-	case f.firstCarried() != nil:
-		return holdTime - time.Since(f.opened)
 	case len(f.waiting) > 0:
 		return holdTime
 	case f.cfg.UntilEnd && f.cfg.EndIdle > 0:
@@ -516,7 +501,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		}
 		return errNotThere
 	case f.state.Loose:
-		reason = looseGap
+		reason = "the last events had no cursor: some of them may come again, others may be missing"
 	case f.state.Among:
 		reason = "the server gives several events one id: some with the last one may be missing"
 	default:
@@ -527,9 +512,6 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	b.add(f.gap(reason), "")
 	return f.commitReceived(ctx, b)
 }
-
-// looseGap is why there is a gap after events without a cursor.
-const looseGap = "the last events had no cursor: some of them may come again, others may be missing"
 
 // errNotThere means that a connection does not begin where it was asked to.
 var errNotThere = errors.New("the server does not have the cursor")

@@ -282,18 +282,6 @@ func TestFollowDumpNameless(t *testing.T) {
 	}
 }
 
-// What comes after the last cursor is stored, too, if the server ends the stream where the history ends.
-func TestFollowEndCloseWithoutCursor(t *testing.T) {
-	address := serveText(t, "id: 1\ndata: 1\n\ndata: 2\n\n")
-	db := newLog(t)
-	cfg := followConfig(t, address, "sse", db)
-	cfg.Knobs.End, cfg.Knobs.EndClose = Place{}, true
-	if guessed, err := Follow(t.Context(), cfg); err != nil || guessed {
-		t.Fatal(guessed, err)
-	}
-	checkEvents(t, db, numbers(2))
-}
-
 // An append whose outcome is unknown is made again, and counts once.
 func TestFollowUnknownOutcome(t *testing.T) {
 	db := newLog(t)
@@ -386,7 +374,6 @@ func TestFollowRepeats(t *testing.T) {
 	const noCursor, wentBack = "the server's events have no cursor", "ids went back to 1: the server may have lost its history"
 	const shared = "the server gives several events one id: some with the last one may be missing"
 	const nameless = "events without ids came before one that was stored before: they may be stored twice"
-	const loose = "the last events had no cursor: some of them may come again, others may be missing"
 	for _, tt := range []struct {
 		name         string
 		bodies       []string
@@ -406,9 +393,6 @@ func TestFollowRepeats(t *testing.T) {
 		{"equal events with ids of their own", []string{block(1, "1") + block(2, "1")}, []string{"1", "1"}, nil},
 		{"an id alone moves the cursor", []string{"id: 7\n\n", block(8, "1")}, []string{"1"}, nil},
 		{"a tail without a cursor comes again", []string{block(1, "1") + "data: 2\n\n", "data: 2\n\n" + block(2, "3")}, numbers(3), nil},
-		{"a tail without a cursor that does not come again", []string{block(1, "1") + "data: 2\n\n", block(2, "3")}, numbers(3), []string{loose}},
-		{"a tail without a cursor before other events", []string{block(1, "1") + "data: 2\n\n", "data: 3\n\n" + block(2, "4")}, numbers(4), []string{loose}},
-		{"a tail without a cursor that a position follows", []string{block(1, "1") + "data: 2\n\n", "id: 2\n\n" + block(3, "3")}, numbers(3), []string{loose}},
 		{"events without ids before one that comes again", []string{"data: 1\n\n" + block(1, "2") + block(2, "3"), "data: 1\n\n" + block(1, "2") + "data: 4\n\n" + block(2, "3")}, []string{"1", "2", "3", "1", "4"}, []string{nameless}},
 		{"events without ids after one that comes again", []string{"data: 1\n\n" + block(1, "2"), block(1, "2") + "data: 3\n\n" + block(2, "4")}, []string{"1", "2", "3", "4"}, nil},
 		{"an id that cannot be one, before one that comes again", []string{"id: 0\x00\ndata: 1\n\n" + block(1, "2"), "id: 0\x00\ndata: 1\n\n" + block(1, "2")}, []string{"1", "2", "1"}, []string{nameless}},

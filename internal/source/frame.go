@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/rstream-dev/rstream/event"
@@ -25,9 +24,6 @@ type Frame struct {
 	Data    []byte
 
 	upstream *event.Event // of an rstream server
-	came     time.Time    // when it first did, if it waits for a cursor
-	fresh    bool         // it came too late to be one that was sent before
-	kept     bool         // the connection after its own has not brought it again
 }
 
 // size returns about how many bytes of memory the parts of f take that a server determines.

@@ -60,9 +60,10 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	if len(frames) > 0 {
 		f.moved = true
 	}
-	if err := f.addWaiting(ctx, frames, timedOut); err != nil {
-		return err
+	if len(f.waiting) == 0 {
+		f.since = time.Now()
 	}
+	f.waiting = append(f.waiting, frames...)
 	n, bears, size := len(f.waiting), false, 0
 	for n > 0 && !bears {
 		if bears = f.waiting[n-1].Cursor != ""; !bears {
@@ -71,9 +72,8 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 		}
 	}
 	hopeless := f.state.Cursor == "" && f.cfg.Knobs.Cursor.In != InEvent
-	full := len(f.waiting)-n >= maxQueuedFrames || size >= maxQueuedBytes
-	late := n < len(f.waiting) && time.Since(f.waiting[n].came) > holdTime
-	if full || late || !bears && (hopeless || timedOut) {
+	full := len(f.waiting) >= maxQueuedFrames || size >= maxQueuedBytes
+	if !bears && (hopeless || timedOut || full || time.Since(f.since) > holdTime) {
 		n = len(f.waiting)
 	}
 	for n < len(f.waiting) && !f.waiting[n].Event {
@@ -84,14 +84,8 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	}
 	done := f.waiting[:n]
 	f.waiting = append([]Frame(nil), f.waiting[n:]...)
-	if err := f.store(ctx, done); err != nil {
-		f.failed = true
-		return err
-	}
-	if f.tail.kept { // they may still come again
-		f.awaitTail(f.tail.brought)
-	}
-	return nil
+	f.since = time.Now()
+	return f.store(ctx, done)
 }
 
 // store commits frames.
@@ -143,7 +137,6 @@ func (f *follower) moveCursor(fr *Frame) {
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
 		f.state.Loose = false
-		f.tail.pass(fr)
 		switch {
 		case fr.Event && fr.Ordinal > 0 && f.cfg.Knobs.ID == (Place{}):
 			f.state.Shared = sharedEvents
@@ -164,9 +157,6 @@ func (f *follower) moveCursor(fr *Frame) {
 func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[event.Hash]event.ID) {
 	if fr.upstream != nil {
 		f.addUpstream(b, fr)
-		return
-	}
-	if f.wasStored(fr) {
 		return
 	}
 	found := f.classify(fr, f.state.Highest)
@@ -342,8 +332,7 @@ func (f *follower) commitReceived(ctx context.Context, b *batch) error {
 // commit appends drafts and stores the state, both or neither. While the outcome is unknown,
 // the same is committed again, which counts once. If it stays unknown, the follower ends: the
 // next one reads in the log whether the state was stored, and so whether the drafts were.
-func (f *follower) commit(ctx context.Context, b *batch) (err error) {
-	defer func() { f.failed = f.failed || err != nil }()
+func (f *follower) commit(ctx context.Context, b *batch) error {
 	seen, n := f.repeats.takeFresh()
 	f.state.Step++
 	f.state.Seen += n

@@ -30,6 +30,7 @@ type retainModel struct {
 	t       *rapid.T
 	path    string
 	clock   *clock
+	kept    event.Time    // the time of the watch that is durable
 	passed  time.Duration // by the monotonic clock
 	watch   watch
 	db      *DB
@@ -224,6 +225,9 @@ func (m *retainModel) retain() {
 		return nil
 	}
 	now := m.watch.look(m.clock.now(), m.passed)
+	if !cfg.None() {
+		m.kept = m.watch.tick
+	}
 	before, old := m.horizon, event.Time(cfg.History/time.Microsecond)
 	if cfg.History > 0 {
 		m.raise(now - old)
@@ -253,7 +257,7 @@ func (m *retainModel) retainer(cfg Retention) {
 		if m.r, err = m.db.newRetainer(context.Background(), cfg); err != nil {
 			m.t.Fatalf("%v", err)
 		}
-		if m.watch.tick == 0 { // of the first one
+		if m.watch.tick = m.kept; m.kept == 0 { // a log that was not served with a policy yet
 			m.watch.tick = m.log[len(m.log)-1].Time
 		}
 		m.watch.begin(m.clock.now(), m.passed)

@@ -30,7 +30,7 @@ func TestLeavesAmongOthers(t *testing.T) {
 		dbs = append(dbs, f.openCache(path, nil))
 	}
 	seed := rand.Uint64()
-	for round := range longtest.Scale(1, 8, 40) {
+	for round := range longtest.Scale(1, 5, 40) {
 		var all sync.WaitGroup
 		for i, db := range dbs {
 			random := rand.New(rand.NewPCG(seed, uint64(100*round+i)))

@@ -116,7 +116,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for range longtest.Scale(3, 40, 100) {
+	for range longtest.Scale(3, 24, 100) {
 		db := f.newCache()
 		c := newTestClient(t, db, hasty(f.http.URL))
 		for range 3 {

@@ -48,7 +48,7 @@ func fewChecks(t *testing.T, n int) {
 // that the cache calls held equals the log as the slow reader sees it, and so does
 // verify.
 func TestModel(t *testing.T) {
-	fewChecks(t, longtest.Scale(4, 20, 100))
+	fewChecks(t, longtest.Scale(4, 12, 100))
 	f := newFixture(t)
 	p := newTearingProxy(t, f.http.URL, 1, 20_000)
 	other := newTearingProxy(t, f.http.URL, 2, 20_000)

@@ -287,7 +287,7 @@ func TestSendOnceInOrder(t *testing.T) {
 	})
 	db := f.newCache()
 	want := map[string]string{}
-	for i := range longtest.Size(25, 400) {
+	for i := range longtest.Size(25, 200) {
 		storage, key := fmt.Sprint("alice/", i%3), fmt.Sprint(i)
 		queue(t, db, storage, key)
 		want[storage] += key + " "

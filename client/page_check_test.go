@@ -453,7 +453,7 @@ func TestDisputeKilled(t *testing.T) {
 	m.putTwo(n)
 	alice := mustTopic(t, "alice")
 	liar := forging(forgeAfter(begin, invent("alice", "alice")), true)(m, f.srv)
-	for range longtest.Scale(3, 10, 40) {
+	for range longtest.Scale(3, 6, 40) {
 		path := filepath.Join(t.TempDir(), "copy.db")
 		db := f.openCache(path, nil)
 		kill := 4 + random.IntN(22) // the first three are about the log
@@ -560,7 +560,7 @@ func TestOverruledIsAskedByNextClient(t *testing.T) {
 // Among three servers there is one liar, whichever it is and whatever the others are like: the copy
 // gets the events of the log.
 func TestRandomLiar(t *testing.T) {
-	for range longtest.Scale(5, 40, 300) {
+	for range longtest.Scale(5, 24, 300) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { syncWithRandomLiar(t, rand.New(rand.NewPCG(seed, 0))) })

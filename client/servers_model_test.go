@@ -20,7 +20,7 @@ import (
 // then: syncs and tails get every event once and in order, and leave nothing running.
 func TestServersModel(t *testing.T) {
 	first := rand.Uint64()
-	for i := range uint64(longtest.Scale(3, 35, 200)) {
+	for i := range uint64(longtest.Scale(3, 20, 200)) {
 		t.Run(fmt.Sprintf("seed %d", first+i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { runServersModel(t, first+i) })
 		})

@@ -108,7 +108,7 @@ type fataler interface {
 // the last, with windows here and there, appends, cut connections and no server at
 // all: each state equals the fold of the server's own NDJSON.
 func TestStateModel(t *testing.T) {
-	fewChecks(t, longtest.Scale(2, 8, 30))
+	fewChecks(t, longtest.Scale(2, 5, 30))
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
 	p := newTearingProxy(t, f.http.URL, 3, 300_000)

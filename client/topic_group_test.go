@@ -110,7 +110,7 @@ func TestTopicGroupReports(t *testing.T) {
 		f.put([]string{"alice/posts", "alice/likes", "bob/posts", "carol/x"}[random.IntN(4)], 1+random.IntN(20))
 	}
 	all := []string{"alice", "alice/posts", "alice/likes", "bob", "bob/posts", "carol", "*/posts", "*"}
-	for round := range longtest.Scale(4, 10, 40) {
+	for round := range longtest.Scale(4, 6, 40) {
 		var topics []event.Topic
 		for range 2 + random.IntN(5) {
 			topics = append(topics, mustTopic(t, all[random.IntN(len(all)-round%2)]))

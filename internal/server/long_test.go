@@ -11,6 +11,6 @@ import (
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
-	longtest.SetChecks(25, 60, 100)
+	longtest.SetChecks(25, 40, 100)
 	os.Exit(m.Run())
 }

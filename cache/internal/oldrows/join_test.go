@@ -41,7 +41,7 @@ func spreadRows(t testing.TB, n int, gap int64) (rows []row) {
 // step takes.
 func TestJoin(t *testing.T) {
 	for _, role := range roles {
-		f := writeOld(t, schemas, role, spreadRows(t, longtest.Size(1000, 3000), 12))
+		f := writeOld(t, schemas, role, spreadRows(t, longtest.Size(1000, 1800), 12))
 		f.check(t)
 		for _, step := range [][2]int{{1, 1}, {2, 40}, {64, 4096}} {
 			setJoinStep(t, step[0], step[1])
@@ -86,7 +86,7 @@ func TestJoinInterrupted(t *testing.T) {
 // A damaged posting is made of its pages. If these are damaged, too, it stays damaged for those
 // who read it, and for no others.
 func TestJoinDamaged(t *testing.T) {
-	f := writeOld(t, schemas, dbfile.Client, spreadRows(t, longtest.Size(1000, 3000), 12))
+	f := writeOld(t, schemas, dbfile.Client, spreadRows(t, longtest.Size(1000, 1800), 12))
 	f.check(t)
 	posted := f.split(t)
 	damage := func(db pagetest.DB) error {

@@ -20,7 +20,7 @@ func TestMove(t *testing.T) {
 			if role == dbfile.Client {
 				gap = 1 + r.Int64N(100)
 			}
-			n := longtest.Size(400, 2000)
+			n := longtest.Size(400, 1200)
 			setStep(t, 50+r.IntN(n), 1<<(16+r.IntN(6)))
 			f := writeOld(t, schema, role, madeRows(r, r.IntN(n), gap))
 			f.check(t)
@@ -42,7 +42,7 @@ func TestMoveNothing(t *testing.T) {
 // Lines that are not those of their events are kept as they are, each in a page of its own,
 // and the lines around them are served.
 func TestMoveDamaged(t *testing.T) {
-	n := longtest.Size(1500, 5000)
+	n := longtest.Size(1500, 3000)
 	rows := madeRows(newRand(t), n, 1)
 	rows[9].line = "not a line"
 	rows[10].line = rows[9].line

@@ -338,7 +338,7 @@ func TestFlippedFile(t *testing.T) {
 	for _, name := range []string{"page", "page_posting", "page_stretch"} {
 		flips, quiet := 0, 0
 		for _, at := range f.leaves(t, file, name) {
-			if f.random.IntN(longtest.Size(8, 1)) > 0 {
+			if f.random.IntN(longtest.Size(8, 3)) > 0 {
 				continue
 			}
 			f.flip(t, at, file[at], func() {

@@ -181,8 +181,8 @@ func (r *reader) readForward(after, until event.ID) (event.ID, error) {
 			after, err = r.scanJudged(after, until, want)
 		default:
 			after, err = r.seek(after, min(until, indexed, stepEnd(after, blocks)), numbers, want)
-			if err == nil && r.n == found && blocks == most {
-				after, err = r.skipUnposted(after, min(until, indexed), numbers)
+			if err == nil && r.n == found && blocks == most { // ids may lie so far apart that there are too many steps
+				after, err = pages.NextPosted(r.ctx, r.tx, numbers, window.Span{From: after, To: min(until, indexed)})
 			}
 		}
 		if err != nil || time.Since(started) > maxReadTime {
@@ -403,19 +403,6 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want lineFilter) (
 		posted = posted[n:]
 	}
 	return until, nil
-}
-
-// skipUnposted returns the position up to which storages have no postings after another one, up to
-// until. Ids may lie so far apart that there are too many steps between them.
-func (r *reader) skipUnposted(after, until event.ID, numbers []int64) (event.ID, error) {
-	next, ok, err := pages.NextPosted(r.ctx, r.tx, numbers, after)
-	if err != nil {
-		return after, err
-	}
-	if !ok {
-		next = until
-	}
-	return max(after, min(next, until)), nil
 }
 
 // BeforeLast returns the newest position after which topics have n held events up to

@@ -41,8 +41,8 @@ func (db *DB) restoreLog(ctx context.Context, server bool) error {
 	})
 }
 
-// restoreServerLog restores the damaged row of a server's log. What has changed since the copy
-// was made follows from the events.
+// restoreServerLog restores the damaged row of a server's log. The events tell the changes since
+// the copy was made.
 func restoreServerLog(ctx context.Context, tx *sql.Tx) error {
 	last, err := lastEvent(ctx, tx)
 	if err != nil {

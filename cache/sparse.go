@@ -24,21 +24,13 @@ func (db *DB) skipEmpty(ctx context.Context, tx *sql.Tx, topics []event.Topic, a
 		return at, err
 	}
 	if !few {
-		next, ok, err := pages.NextStored(ctx, tx, at)
-		if next = max(at, window.BlockSpan((next + 1).Block()).From); !ok { // the block of the next event, from its start
-			next = end
-		}
-		return min(next, end), err
+		return pages.NextStored(ctx, tx, window.Span{From: at, To: end})
 	}
 	var indexed event.ID
 	if err := dbfile.ScanLog(ctx, tx, `indexed`, &indexed); err != nil {
 		return at, err
 	}
-	next, ok, err := pages.NextPosted(ctx, tx, numbers, at)
-	if !ok {
-		next = end
-	}
-	return min(next, end, max(at, indexed)), err
+	return pages.NextPosted(ctx, tx, numbers, window.Span{From: at, To: min(end, max(at, indexed))})
 }
 
 // skipUnimported is skipEmpty that stops at candidates, too.

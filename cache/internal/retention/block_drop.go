@@ -55,20 +55,15 @@ func (r *Retainer) DropBelow(ctx context.Context) error {
 
 // skipEmpty returns where the first block after a position begins that has events, until if there
 // is none before. A mirror of some topics may lack the events of most blocks.
-func (h *History) skipEmpty(ctx context.Context, after, until event.ID) (event.ID, error) {
+func (h *History) skipEmpty(ctx context.Context, after, until event.ID) (next event.ID, err error) {
 	if !h.file.IsPart() || until-after <= event.BlockSize {
 		return after, nil
 	}
-	var next event.ID
-	var some bool
-	err := h.file.View(ctx, func(tx *sql.Tx) (err error) {
-		next, some, err = pages.NextStored(ctx, tx, after)
+	err = h.file.View(ctx, func(tx *sql.Tx) (err error) {
+		next, err = pages.NextStored(ctx, tx, window.Span{From: after, To: until})
 		return err
 	})
-	if err != nil || !some {
-		return until, err
-	}
-	return min(next/event.BlockSize*event.BlockSize, until), nil
+	return next, err
 }
 
 // moveDropped returns the step that notes up to where events are dropped.

@@ -89,8 +89,8 @@ func (h *History) loadClock(ctx context.Context) (*clock, error) {
 }
 
 // knownTime returns the time of the last event of the log to which there is, from a time on, no
-// gap of more than trustMost between the events, or that of one after wall. Damage and what was
-// dropped are gaps.
+// gap of more than trustMost between the events, or that of one after wall. Damage and dropped
+// events are gaps.
 func (h *History) knownTime(ctx context.Context, known, wall event.Time) (event.Time, error) {
 	for known < wall {
 		var next event.Time

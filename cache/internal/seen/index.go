@@ -258,15 +258,13 @@ func (x *Index) sealPostings(tx *sql.Tx, sealed event.ID) error {
 	k := x.memory
 	for k.indexed < sealed {
 		if x.file.IsPart() && sealed-k.indexed > event.BlockSize {
-			next, ok, err := x.tables.Pages.NextStored(tx, k.indexed)
+			next, err := x.tables.Pages.NextStored(tx, window.Span{From: k.indexed, To: sealed})
 			if err != nil {
 				return err
 			}
-			if !ok || next >= sealed {
-				k.indexed = sealed
+			if k.indexed = next; next == sealed {
 				return nil
 			}
-			k.indexed = next / event.BlockSize * event.BlockSize
 		}
 		block := (k.indexed + 1).Block()
 		if err := x.tables.Pages.PostBlock(context.Background(), tx, block); err != nil {

@@ -217,10 +217,7 @@ func (s *Server) limitAppend(w http.ResponseWriter, r *http.Request, drafts []ev
 
 // openStream counts a stream against the limit of its client, until done.
 func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (done func(), problem *wire.Error) {
-	if s.limits == nil || s.limits.rates.Streams <= 0 {
-		return func() {}, nil
-	}
-	return s.takePlace(w, r, func(c *clientLimits) *int { return &c.streams }, s.limits.rates.Streams)
+	return s.takePlace(w, r, func(c *clientLimits) *int { return &c.streams }, 1)
 }
 
 // minDownloads is how many responses with events a client may receive at a time, however few streams:
@@ -230,10 +227,7 @@ const minDownloads = 16
 // whileOpen calls send, which writes a response with events. Like a stream, it has memory of its own for
 // as long as its reader likes. So a client has as many of them at a time as streams.
 func (s *Server) whileOpen(w http.ResponseWriter, r *http.Request, send func() *wire.Error) *wire.Error {
-	if s.limits == nil || s.limits.rates.Streams <= 0 {
-		return send()
-	}
-	done, problem := s.takePlace(w, r, func(c *clientLimits) *int { return &c.downloads }, max(s.limits.rates.Streams, minDownloads))
+	done, problem := s.takePlace(w, r, func(c *clientLimits) *int { return &c.downloads }, minDownloads)
 	if problem != nil {
 		return problem
 	}
@@ -248,13 +242,17 @@ func (s *Server) asDownload(h handler) handler {
 	}
 }
 
-// takePlace increases one of the counts of a client, until done, unless it is most.
-func (s *Server) takePlace(w http.ResponseWriter, r *http.Request, countOf func(*clientLimits) *int, most int) (done func(), problem *wire.Error) {
+// takePlace increases one of the counts of a client, until done, unless there are as many as streams
+// may be open, and least.
+func (s *Server) takePlace(w http.ResponseWriter, r *http.Request, countOf func(*clientLimits) *int, least int) (done func(), problem *wire.Error) {
 	l := s.limits
+	if l == nil || l.rates.Streams <= 0 {
+		return func() {}, nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := countOf(l.ofLocked(s.clientOf(recorderOf(w), r)))
-	if *n >= most {
+	if *n >= max(l.rates.Streams, least) {
 		return nil, s.limited(limitedStreams, time.Second)
 	}
 	*n++

@@ -45,17 +45,15 @@ func (s *session) explainOtherLog(ctx context.Context, err error) error {
 // other servers of the command are taken to do as it does if they were known for the old log: one that
 // is away for good would keep the old copy in use.
 func (s *session) relearnServers(url, log string) error {
-	known, err := loadServers()
-	if err != nil {
-		return err
-	}
-	urls := []string{url}
-	for _, other := range s.app.servers {
-		if known[wire.WithoutUser(other)] == s.db.Log() {
-			urls = append(urls, other)
+	return changeServers(func(known map[string]string) {
+		urls := []string{url}
+		for _, other := range s.app.servers {
+			if known[wire.WithoutUser(other)] == s.db.Log() {
+				urls = append(urls, other)
+			}
 		}
-	}
-	return learnServers(log, urls...)
+		setLog(known, log, urls)
+	})
 }
 
 // A leftError says that waiting appends were not carried over: they exist nowhere else.

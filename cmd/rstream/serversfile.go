@@ -65,13 +65,15 @@ func changeServers(change func(map[string]string)) error {
 
 // learnServers records that servers serve a log, or, if that is "", that their log is not known.
 func learnServers(log string, urls ...string) error {
-	return changeServers(func(known map[string]string) {
-		for _, url := range urls {
-			if url = wire.WithoutUser(url); log == "" {
-				delete(known, url)
-			} else {
-				known[url] = log
-			}
+	return changeServers(func(known map[string]string) { setLog(known, log, urls) })
+}
+
+func setLog(known map[string]string, log string, urls []string) {
+	for _, url := range urls {
+		if url = wire.WithoutUser(url); log == "" {
+			delete(known, url)
+		} else {
+			known[url] = log
 		}
-	})
+	}
 }

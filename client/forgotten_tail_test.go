@@ -33,7 +33,7 @@ func forgetBehind(t *testing.T, db *cache.DB, topic event.Topic, n event.ID) {
 	}
 }
 
-// What is forgotten before a slow tail has returned it is fetched again.
+// Events that are forgotten before a slow tail has returned them are fetched again.
 func TestForgottenBehindTail(t *testing.T) {
 	const history, live = 2500, 10
 	for name, opts := range map[string]TailOptions{"until live": {UntilLive: true}, "endless": {}} {

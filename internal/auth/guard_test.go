@@ -683,7 +683,7 @@ func TestMaxAgeWhenTheClockIsSet(t *testing.T) {
 		g := newGuard(t, Config{Keys: path, MaxAge: time.Minute})
 		began := time.Now()
 		g.cfg.Now = func() time.Time { return began.Round(0).Add(-time.Hour) }
-		g.since = func(at time.Time) time.Duration { return time.Now().Sub(at) }
+		g.since = func(at time.Time) time.Duration { return time.Since(at) }
 		time.Sleep(50 * time.Second)
 		if err := g.checkAge(); err != nil {
 			t.Errorf("50 seconds later: %v", err)

@@ -126,7 +126,7 @@ func TestClaims(t *testing.T) {
 	inParallel(t)
 	for i, f := range failures {
 		for j, c := range claimants {
-			if !longtest.Enabled() && (3*i+j)%13 != 0 {
+			if (i+3*j)%longtest.Scale(13, 4, 1) != 0 {
 				continue
 			}
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {

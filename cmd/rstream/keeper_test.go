@@ -27,13 +27,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-var tailRounds = flag.Int("tail.rounds", 0, "how often a named tail is ended in each test; if 0, 2, 15 with -long, and 50 with -full")
+var tailRounds = flag.Int("tail.rounds", 0, "how often a named tail is ended in each test; if 0, 2, 8 with -long, and 50 with -full")
 
 func roundsOfTail() int {
 	if *tailRounds > 0 {
 		return *tailRounds
 	}
-	return longtest.Scale(2, 15, 50)
+	return longtest.Scale(2, 8, 50)
 }
 
 // A rig is a server with a log and a program that tails it by name. The test itself is

@@ -197,7 +197,7 @@ func TestNodesUpgraded(t *testing.T) {
 			}
 		}
 	}
-	each := int64(longtest.Size(40, 400))
+	each := int64(longtest.Size(40, 200))
 	for _, n := range nodes {
 		more(each)
 		if info := getText(t, n.url); strings.Contains(info, nextRelease) {

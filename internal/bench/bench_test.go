@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,4 +232,12 @@ func BenchmarkTake(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/event")
+}
+
+func TestShellWords(t *testing.T) {
+	args := []string{"/home/Jane Doe/it's/rstream", "bench", "$worker"}
+	out, err := exec.Command("sh", "-c", "printf '%s\\n' "+shellWords(args)).Output()
+	if err != nil || string(out) != strings.Join(args, "\n")+"\n" {
+		t.Errorf("%q, %v", out, err)
+	}
 }

@@ -117,7 +117,8 @@ func (r *runner) compareOne(ctx context.Context, server string, lines [][]byte, 
 	var ours Rate
 	for i := range roundCount {
 		r.reportProgress("append one", float64(i)/roundCount)
-		rate, err := load.Run(ctx, server, turn, i*most, (i+1)*most)
+		made := load.prepare(i*most, (i+1)*most) // as the lines of the others
+		rate, err := made.Run(ctx, server, turn, i*most, (i+1)*most)
 		if err != nil {
 			return err
 		}

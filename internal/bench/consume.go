@@ -155,7 +155,7 @@ func (c *consumed) measure(ctx context.Context, url string) error {
 		goal float64
 		args []string
 	}{
-		{"consume pipe", goalPipe, []string{"--pipe", strings.Join(list.Args, " "), "--workers", workers}},
+		{"consume pipe", goalPipe, []string{"--pipe", shellWords(list.Args), "--workers", workers}},
 		{"consume webhook", goalWebhook, []string{"--webhook", url, "--allow-private", "--batch", strconv.Itoa(hookBatch), "--workers", workers}},
 	} {
 		var ours runTimes
@@ -172,6 +172,15 @@ func (c *consumed) measure(ctx context.Context, url string) error {
 		c.addFigure(m.name+" cpu", microseconds(ours.cpu)/all, "µs/event")
 	}
 	return nil
+}
+
+// shellWords returns a command line whose words are args, whatever characters they have.
+func shellWords(args []string) string {
+	var line strings.Builder
+	for _, arg := range args {
+		line.WriteString(" '" + strings.ReplaceAll(arg, "'", `'\''`) + "'")
+	}
+	return line.String()[1:]
 }
 
 // AnswerLines is the worker of a consumer that answers each line with the id of its event, and

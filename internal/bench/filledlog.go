@@ -26,6 +26,7 @@ import (
 const (
 	logStorages = 10_000 // in the log that is written without a server
 	momentCount = 30
+	firstPages  = 60
 	comparedMax = 1_000_000 // the most events to compare
 )
 
@@ -188,8 +189,8 @@ func (r *runner) benchOpen(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.stop()) }()
 	r.addFigure("open", milliseconds(time.Since(start)), "ms")
 	var pages []time.Duration
-	for i := range momentCount {
-		r.reportProgress("open", float64(i)/momentCount)
+	for i := range firstPages {
+		r.reportProgress("open", float64(i)/firstPages)
 		topic := l.in.User + "/" + l.in.Draft(i*7919%r.cfg.Events).Path + "$"
 		start := time.Now()
 		if err := getPage(ctx, p.url+"/events?limit=100&topic="+url.QueryEscape(topic)); err != nil {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -85,6 +86,9 @@ func (a *app) newBoardLinks(o *nodeFlags) (links boardLinks, err error) {
 			return nil, err
 		}
 		base := alone.servers[0]
+		if slices.ContainsFunc(links, func(l *boardLink) bool { return wire.RedactURL(l.url) == wire.RedactURL(base) }) {
+			return nil, usagef("--board %s: is named twice", wire.RedactURL(base))
+		}
 		secrets := func(*url.URL) http.Header { return alone.requestHeaders(base) }
 		links = append(links, &boardLink{url: base, cfg: report.Config{Board: base,
 			HTTP: &http.Client{Transport: sse.NewTransport(boardAnswer, alone.tls), CheckRedirect: sse.RedirectPolicy(secrets, nil)},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"maps"
@@ -26,6 +27,7 @@ type nodeFlags struct {
 	boards    []string
 	node      string
 	advertise string
+	nodeTLS   *tls.Config // for the nodes of this board
 }
 
 func (o *nodeFlags) addNodeFlags(f *pflag.FlagSet) {
@@ -60,9 +62,10 @@ func (o *nodeFlags) checkNodeFlags(inCluster bool) error {
 
 // A boardLink is a board to which this server reports.
 type boardLink struct {
-	url   string
-	cfg   report.Config
-	meter report.Meter
+	url     string
+	headers http.Header // of requests, without the token
+	cfg     report.Config
+	meter   report.Meter
 
 	mu   sync.Mutex
 	said string // the error that was logged last
@@ -90,7 +93,7 @@ func (a *app) newBoardLinks(o *nodeFlags) (links boardLinks, err error) {
 			return nil, usagef("--board %s: is named twice", wire.RedactURL(base))
 		}
 		secrets := func(*url.URL) http.Header { return alone.requestHeaders(base) }
-		links = append(links, &boardLink{url: base, cfg: report.Config{Board: base,
+		links = append(links, &boardLink{url: base, headers: alone.requestHeaders(base), cfg: report.Config{Board: base,
 			HTTP: &http.Client{Transport: sse.NewTransport(boardAnswer, alone.tls), CheckRedirect: sse.RedirectPolicy(secrets, nil)},
 			Header: func(ctx context.Context) (http.Header, error) {
 				header := http.Header{"User-Agent": {"rstream"}}
@@ -105,13 +108,23 @@ func (a *app) newBoardLinks(o *nodeFlags) (links boardLinks, err error) {
 	return links, nil
 }
 
-// peers returns the boards, to be asked for rooms.
+// peers returns the boards, to be asked for rooms. They are asked for others, with the token of each,
+// and never with what lets this server in.
 func (links boardLinks) peers() (peers []server.Peer) {
 	for _, l := range links {
-		peers = append(peers, server.Peer{URL: l.url, HTTP: &http.Client{Transport: l.cfg.HTTP.Transport,
+		headers := l.headers.Clone()
+		headers.Del("Authorization")
+		headers.Del("Cookie")
+		peers = append(peers, server.Peer{URL: wire.WithoutUser(l.url), Header: headers, HTTP: &http.Client{Transport: l.cfg.HTTP.Transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}})
 	}
 	return peers
+}
+
+// nodeTLS returns how to check the certificates of the nodes of the board: no server of the config
+// file is one of them.
+func (a *app) nodeTLS() (*tls.Config, error) {
+	return (&app{credentials: a.credentials, servers: []string{""}, err: a.err, quiet: a.quiet}).tlsConfig()
 }
 
 // boardAnswer is how long a board may take to answer.

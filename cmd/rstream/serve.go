@@ -168,6 +168,9 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.nodeTLS, err = a.nodeTLS(); err != nil {
+		return err
+	}
 	if a.onServe != nil {
 		a.onServe(o)
 		return nil
@@ -229,7 +232,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	srv := server.New(log, server.Config{
 		Guard: guard, Rates: begun.rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: begun.proxies, NoDashboard: o.noPage, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: followed.forServer(), Cluster: followed.cluster(), Logger: say.Logger,
+		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), NodeTLS: o.nodeTLS, Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: followed.forServer(), Cluster: followed.cluster(), Logger: say.Logger,
 	})
 	if admin := begun.admin; admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()

@@ -37,17 +37,23 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	if other, problem := s.roomElsewhere(w, r, topic); problem != nil {
+	other, away, problem := s.roomElsewhere(w, r, topic)
+	if problem != nil {
 		return problem
-	} else if other != nil {
+	}
+	if other != nil {
 		return s.relayRoom(w, r, other)
 	}
-	if form == wire.Stream {
-		if away, problem := s.isAway(r, topic); problem != nil {
+	if away && form != wire.Stream {
+		return awayProblem(topic)
+	}
+	if form == wire.Stream && !away {
+		if away, problem = s.isAway(r, topic); problem != nil {
 			return problem
-		} else if away {
-			return s.prepareControlStream(w, r, func(c controlStream) stream { return &awayRoom{c} })
 		}
+	}
+	if away {
+		return s.prepareControlStream(w, r, func(c controlStream) stream { return &awayRoom{c} })
 	}
 	sees := view.Sees
 	view.Sees = func(c *board.Connection) bool {

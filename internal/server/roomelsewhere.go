@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -16,25 +13,6 @@ import (
 	"github.com/rstream-dev/rstream/internal/board"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
-
-// A Peer is another server that may have a room: a board to which this one reports.
-type Peer struct {
-	URL string
-	// HTTP makes the requests. It follows no redirects.
-	HTTP *http.Client
-}
-
-// peerWait is how long another server may take to begin its answer.
-const peerWait = 2 * time.Second
-
-// nodeClient asks the nodes of the board. Their addresses come from reports.
-var nodeClient = &http.Client{
-	Transport: &http.Transport{
-		DialContext: (&net.Dialer{Timeout: peerWait}).DialContext, TLSHandshakeTimeout: peerWait, ResponseHeaderTimeout: peerWait,
-		MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
 
 // errFound ends a search.
 var errFound = errors.New("found")
@@ -56,33 +34,51 @@ func (s *Server) hasTopic(ctx context.Context, topic event.Topic) (bool, error) 
 
 // roomElsewhere returns the response of another server to a request for a room whose topic this
 // log does not have, nil if this server answers. The board asks its nodes, and a node its boards;
-// a board that is asked by a node asks the others, and a node that is asked by a board nobody.
-func (s *Server) roomElsewhere(w http.ResponseWriter, r *http.Request, topic event.Topic) (*http.Response, *wire.Error) {
+// a board that is asked by a node asks the others, and a node that is asked by a board nobody. away
+// reports that no server has answered with the room, and that one could not be asked: it may have it.
+func (s *Server) roomElsewhere(w http.ResponseWriter, r *http.Request, topic event.Topic) (resp *http.Response, away bool, problem *wire.Error) {
 	asked := r.Header.Get(wire.HeaderAsk)
 	if asked == "" && len(s.cfg.Peers) == 0 && s.board.Lookouts() == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	if has, err := s.hasTopic(r.Context(), topic); err != nil {
-		return nil, s.internalProblem(r, err)
+		return nil, false, s.internalProblem(r, err)
 	} else if has {
-		return nil, nil
+		return nil, false, nil
 	}
 	if asked != wire.AskNobody {
 		for _, node := range s.otherNodes(r) {
-			if resp := s.askPeer(w, r, &Peer{node, nodeClient}, wire.AskNobody); resp != nil {
-				return resp, nil
+			resp, err := s.askPeer(w, r, &Peer{URL: node, HTTP: s.nodeHTTP}, wire.AskNobody)
+			if resp != nil {
+				return resp, false, nil
 			}
+			away = away || err != nil
 		}
 	}
-	if asked != "" {
-		return nil, wire.Errorf(http.StatusMisdirectedRequest, "this server has no events of %s", topic)
+	if asked != "" && away {
+		return nil, false, awayProblem(topic)
+	} else if asked != "" {
+		return nil, false, wire.Errorf(http.StatusMisdirectedRequest, "this server has no events of %s", topic)
 	}
 	for i := range s.cfg.Peers {
-		if resp := s.askPeer(w, r, &s.cfg.Peers[i], wire.AskNodes); resp != nil {
-			return resp, nil
+		resp, err := s.askPeer(w, r, &s.cfg.Peers[i], wire.AskNodes)
+		if resp != nil {
+			return resp, false, nil
 		}
+		away = away || err != nil
 	}
-	return nil, nil
+	return nil, away, nil
+}
+
+// awayText is why there is no room now.
+const awayText = "a server that may have this room is away"
+
+// awayProblem is the response to a request for a room that a server may have which cannot be asked:
+// without it, the room would be empty.
+func awayProblem(topic event.Topic) *wire.Error {
+	problem := wire.Errorf(http.StatusServiceUnavailable, "%s: %s", awayText, topic)
+	problem.RetryAfter = time.Second
+	return problem
 }
 
 // nodesReturn is how long the nodes of a board that has started may take to reach it.
@@ -105,13 +101,21 @@ func (s *Server) isAway(r *http.Request, topic event.Topic) (bool, *wire.Error) 
 	return !has, nil
 }
 
-// An awayRoom is a stream that ends at once, so that an EventSource asks again with its cursor. One
-// that gets an error would never ask again.
+// awayEvent is the type of the SSE control event that says why a stream of a room ends.
+const awayEvent = "away"
+
+// An awayRoom is a stream that says so and ends at once, so that an EventSource asks again with its
+// cursor. One that gets an error would never ask again.
 type awayRoom struct{ controlStream }
 
 func (c *awayRoom) runStream() {
 	c.run(func() error {
 		c.buf = wire.AppendPreamble(c.buf, c.s.cfg.Retry)
+		if err := c.gather(awayEvent, struct {
+			Detail string `json:"detail"`
+		}{awayText}); err != nil {
+			return err
+		}
 		return c.flush()
 	})
 }
@@ -132,88 +136,38 @@ func (s *Server) otherNodes(r *http.Request) (urls []string) {
 	return urls
 }
 
-// askPeer asks another server for the room of r, with the token of the request and never with one of
-// this server. It returns nil if that has no such room for the bearer.
-func (s *Server) askPeer(w http.ResponseWriter, r *http.Request, peer *Peer, ask string) *http.Response {
-	token := s.tokenFor(w, r)
-	if token != "" && !isPrivate(peer.URL) {
-		s.cfg.Logger.Warn("a room is not asked for without TLS", "url", peer.URL)
-		return nil
-	}
-	target := peer.URL + rawPath(r)
-	if r.URL.RawQuery != "" {
-		target += "?" + r.URL.RawQuery
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	req, err := http.NewRequestWithContext(ctx, r.Method, target, nil)
-	if err != nil {
-		cancel()
-		return nil
-	}
-	for _, name := range []string{"Accept", wire.HeaderLastEventID} {
-		if values := r.Header.Values(name); len(values) > 0 {
-			req.Header[name] = values
-		}
-	}
-	req.Header.Set("User-Agent", "rstream")
-	req.Header.Set(wire.HeaderAsk, ask)
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := peer.HTTP.Do(req)
-	if err != nil {
-		cancel()
-		s.cfg.Logger.Debug("no answer about a room", "url", peer.URL, "error", err)
-		return nil
-	}
-	resp.Body = &endedBody{resp.Body, cancel}
-	if wire.LogOf(resp.Header) == "" || resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
-		_ = resp.Body.Close()
-		return nil
-	}
-	return resp
-}
-
-// An endedBody ends its request when it is closed, also while it is read.
-type endedBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b *endedBody) Close() error {
-	b.cancel()
-	return b.ReadCloser.Close()
-}
-
-// tokenFor returns the token of a request that was admitted with it.
-func (s *Server) tokenFor(w http.ResponseWriter, r *http.Request) string {
-	rec := recorderOf(w)
-	if rec.grant == nil || rec.grant.IsPublic() {
-		return ""
-	}
-	token, _ := bearerToken(r)
-	if rec.byCookie {
-		token, _ = s.cookieToken(r)
-	}
-	return token
-}
-
-// isPrivate reports whether nobody on the way to a URL can read a token.
-func isPrivate(text string) bool {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "https" {
-		return err == nil
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
-}
-
 // relayed are the headers of a room that the response of another server has. The rest is of this
 // server.
 var relayed = []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderEvents}
 
 // relayRoom sends the response of another server.
 func (s *Server) relayRoom(w http.ResponseWriter, r *http.Request, resp *http.Response) *wire.Error {
+	if resp.StatusCode == http.StatusNoContent || r.Method == http.MethodHead {
+		_ = resp.Body.Close()
+		beginRelay(w, resp)
+		return nil
+	}
+	if resp.Header.Get("Content-Type") != wire.SSE {
+		defer resp.Body.Close()
+		return s.whileOpen(w, r, func() *wire.Error {
+			beginRelay(w, resp)
+			s.relayBody(w, r, resp.Body)
+			return nil
+		})
+	}
+	done, problem := s.openStream(w, r)
+	if problem != nil {
+		_ = resp.Body.Close()
+		return problem
+	}
+	beginRelay(w, resp)
+	rec := recorderOf(w)
+	rec.stream = &relayedRoom{controlStream: controlStream{s: s, w: w, rc: http.NewResponseController(w), r: r, to: rec, done: done, age: s.streamAge(), news: make(chan struct{}, 1)}, body: resp.Body}
+	return nil
+}
+
+// beginRelay sends the headers of the response of another server.
+func beginRelay(w http.ResponseWriter, resp *http.Response) {
 	h := w.Header()
 	for _, name := range relayed {
 		h.Del(name)
@@ -221,21 +175,42 @@ func (s *Server) relayRoom(w http.ResponseWriter, r *http.Request, resp *http.Re
 			h[name] = values
 		}
 	}
-	done := func() {}
-	if h.Get("Content-Type") == wire.SSE && r.Method != http.MethodHead {
-		var problem *wire.Error
-		if done, problem = s.openStream(w, r); problem != nil {
-			_ = resp.Body.Close()
-			return problem
-		}
-	}
-	rec := recorderOf(w)
+	h.Set("Content-Security-Policy", "default-src 'none'") // whatever another server sends is no page of this one
 	w.WriteHeader(resp.StatusCode)
-	rec.stream = &relayedRoom{controlStream: controlStream{s: s, w: w, rc: http.NewResponseController(w), r: r, to: rec, done: done, age: s.streamAge(), news: make(chan struct{}, 1)}, body: resp.Body}
-	return nil
 }
 
-// A relayedRoom sends the body of another server's response.
+// relayBody sends a body that is one whole. If that cannot be read to its end, the connection is
+// aborted, so that no client takes a part for the whole.
+func (s *Server) relayBody(w http.ResponseWriter, r *http.Request, body io.ReadCloser) {
+	rec := recorderOf(w)
+	defer rec.limitWrites(nil)()
+	silence := s.relaySilence()
+	lost := time.AfterFunc(silence, func() { _ = body.Close() }) // which ends Read
+	defer lost.Stop()
+	b := make([]byte, 16<<10)
+	for {
+		lost.Reset(silence)
+		n, err := body.Read(b)
+		lost.Stop()
+		if n > 0 {
+			if _, err := w.Write(b[:n]); err != nil {
+				return // the reader is gone
+			}
+		}
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			s.cfg.Logger.Debug("the room of another server was cut", "path", r.URL.Path, "error", err)
+			panic(http.ErrAbortHandler)
+		}
+		if rec.checkGrant() != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// A relayedRoom sends the stream of another server.
 type relayedRoom struct {
 	controlStream
 	body io.ReadCloser
@@ -246,6 +221,9 @@ func (c *relayedRoom) runStream() { c.run(c.copy) }
 // relaySilence is the shortest silence of another server after which its stream is lost: it may be
 // stopped, and then closes nothing. Its heartbeats come every 15 seconds.
 const relaySilence = 45 * time.Second
+
+// relaySilence returns the silence after which another server is lost to this one.
+func (s *Server) relaySilence() time.Duration { return max(relaySilence, 3*s.cfg.Heartbeat) }
 
 // copy sends the body as it comes, until it ends or must end.
 func (c *relayedRoom) copy() error {
@@ -273,7 +251,7 @@ func (c *relayedRoom) copy() error {
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	silence := max(relaySilence, 3*c.s.cfg.Heartbeat)
+	silence := c.s.relaySilence()
 	c.written = time.Now()
 	for {
 		if err := c.checkEnd(); err != nil {

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -143,6 +145,9 @@ type Config struct {
 	// Peers are the boards to which this server reports. They are asked for the rooms of topics
 	// that the log does not have.
 	Peers []Peer
+	// NodeTLS has the certificates for the requests to the nodes of the board. If nil, the
+	// defaults.
+	NodeTLS *tls.Config
 	// Mirror is what the server of a mirrored log needs of the server that assigns the ids.
 	// If nil, Log assigns them.
 	Mirror Mirror
@@ -171,6 +176,9 @@ type Server struct {
 	describe  func() board.Node
 	began     time.Time
 	hadNodes  atomic.Bool // a node has waited on the board
+	nodeHTTP  *http.Client
+
+	peerTroubles peerTroubles
 
 	prefetching atomic.Int32 // number of prefetchers
 
@@ -204,7 +212,7 @@ func New(log Log, cfg Config) *Server {
 	var salt [16]byte
 	rand.Read(salt[:]) // never fails
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
-		began: time.Now(), comparing: make(chan struct{}, maxComparing)}
+		began: time.Now(), comparing: make(chan struct{}, maxComparing), nodeHTTP: newNodeClient(cfg.NodeTLS)}
 	s.passing, s.endPassed = context.WithCancelCause(context.Background())
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.describe = s.describeNode(event.TimeOf(cfg.Now()))

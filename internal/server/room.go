@@ -47,13 +47,12 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if away && form != wire.Stream {
 		return awayProblem(topic)
 	}
-	if form == wire.Stream && !away {
-		if away, problem = s.isAway(r, topic); problem != nil {
+	if form == wire.Stream {
+		if why, problem := s.whyAway(r, topic, away); problem != nil {
 			return problem
+		} else if why != "" {
+			return s.prepareControlStream(w, r, func(c controlStream) stream { return &awayRoom{c, why} })
 		}
-	}
-	if away {
-		return s.prepareControlStream(w, r, func(c controlStream) stream { return &awayRoom{c} })
 	}
 	sees := view.Sees
 	view.Sees = func(c *board.Connection) bool {

@@ -70,19 +70,35 @@ func (s *Server) roomElsewhere(w http.ResponseWriter, r *http.Request, topic eve
 	return nil, away, nil
 }
 
-// awayText is why there is no room now.
-const awayText = "a server that may have this room is away"
+// Why there is no room now.
+const (
+	mayBeAway = "a server that may have this room is away"
+	ownerAway = "the server that has this room is away"
+)
 
 // awayProblem is the response to a request for a room that a server may have which cannot be asked:
 // without it, the room would be empty.
 func awayProblem(topic event.Topic) *wire.Error {
-	problem := wire.Errorf(http.StatusServiceUnavailable, "%s: %s", awayText, topic)
+	problem := wire.Errorf(http.StatusServiceUnavailable, "%s: %s", mayBeAway, topic)
 	problem.RetryAfter = time.Second
 	return problem
 }
 
 // nodesReturn is how long the nodes of a board that has started may take to reach it.
 const nodesReturn = 20 * time.Second
+
+// whyAway returns why a stream of a room gets no state now, "" if it does. away says that a server could
+// not be asked for the room.
+func (s *Server) whyAway(r *http.Request, topic event.Topic, away bool) (string, *wire.Error) {
+	resumes, problem := s.isAway(r, topic)
+	switch {
+	case resumes:
+		return ownerAway, nil
+	case away:
+		return mayBeAway, nil
+	}
+	return "", problem
+}
 
 // isAway reports whether the stream of r resumes a room of another server that cannot be reached now.
 // An empty room would take the place of all that the reader has, for good.
@@ -106,14 +122,17 @@ const awayEvent = "away"
 
 // An awayRoom is a stream that says so and ends at once, so that an EventSource asks again with its
 // cursor. One that gets an error would never ask again.
-type awayRoom struct{ controlStream }
+type awayRoom struct {
+	controlStream
+	why string
+}
 
 func (c *awayRoom) runStream() {
 	c.run(func() error {
 		c.buf = wire.AppendPreamble(c.buf, c.s.cfg.Retry)
 		if err := c.gather(awayEvent, struct {
 			Detail string `json:"detail"`
-		}{awayText}); err != nil {
+		}{c.why}); err != nil {
 			return err
 		}
 		return c.flush()

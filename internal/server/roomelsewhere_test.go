@@ -32,6 +32,9 @@ func TestRoomAway(t *testing.T) {
 			fs, closer := s.stream(wire.PathRoom+topic, "Last-Event-ID", id)
 			defer closer.Close()
 			f, err := fs.nextBefore(time.Now().Add(time.Minute))
+			if want && !strings.Contains(f.data, ownerAway) {
+				t.Errorf("the room %s after %s: %q", topic, id, f)
+			}
 			if got := f.event == awayEvent; err != nil || got != want || !got && f.event != wire.StateEvent {
 				t.Errorf("the room %s after %s: %q, %v; want an end: %t", topic, id, f, err, want)
 			}
@@ -153,7 +156,7 @@ func TestPeerAnswers(t *testing.T) {
 			}
 			if c.want == http.StatusServiceUnavailable {
 				fs, closer := s.stream(wire.PathRoom + "a")
-				if f, err := fs.next(); err != nil || f.event != awayEvent || !strings.Contains(f.data, "is away") {
+				if f, err := fs.next(); err != nil || f.event != awayEvent || !strings.Contains(f.data, mayBeAway) {
 					t.Errorf("the stream begins with %q, %v", f, err)
 				}
 				if _, err := fs.next(); err != io.EOF {

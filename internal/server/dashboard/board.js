@@ -433,8 +433,15 @@ at('state-all').addEventListener('click', () => {
 })
 at('filter').addEventListener('input', drawBoard)
 at('logout')?.addEventListener('click', async () => {
-  await fetch(base + '/logout', {method: 'POST'})
-  location.reload()
+  at('logout-said').textContent = ''
+  let problem = 'the server cannot be reached'
+  try {
+    const answer = await fetch(base + '/logout', {method: 'POST'})
+    if (answer.status === 204) return location.reload()
+    problem = 'the answer is ' + answer.status
+    problem = (await answer.json()).detail || problem
+  } catch {}
+  at('logout-said').textContent = 'Not logged out: ' + problem
 })
 addEventListener('hashchange', () => {
   goToRoom()

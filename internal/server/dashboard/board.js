@@ -474,3 +474,6 @@ addEventListener('pagehide', leave)
 addEventListener('pageshow', look)
 setInterval(() => { if (stop && live) drawBoard() }, 5000) // the rates
 look()
+// The login may have come here by an address that is not to be in a link, and may have to again.
+if (location.href.split('#')[0].endsWith('?')) history.replaceState(null, '', base + '/dashboard' + location.hash)
+try { sessionStorage.removeItem('again') } catch {} // the browser may keep nothing

@@ -23,6 +23,6 @@ if (!sessionStorage.getItem('again')) {
   fetch(location.href, {method: 'HEAD'}).then(answer => {
     if (!answer.ok) return
     sessionStorage.setItem('again', 'once')
-    location.replace(location.href)
+    location.replace(base + '/dashboard' + (location.href.split('#')[0].endsWith('?') ? '' : '?') + location.hash)
   }).catch(() => {})
 }

@@ -466,6 +466,7 @@ function leave() {
   at('status').className = ''
 }
 document.addEventListener('visibilitychange', () => {
+  if (document.hidden) leaving = setTimeout(leave, 10000) // it was opened in the background
   if (document.hidden) leaving = setTimeout(leave, 10000)
   else look()
 })

@@ -28,11 +28,17 @@ const positionOf = cursor => {
 // Streams
 
 // follow keeps an EventSource of path open. on has a function for each type of event. told is
-// called with 'live', 'lost' and the time since when, or 'refused' and the reason.
+// called with 'live', 'lost' and the time since when, 'away' and which other server is, or 'refused'
+// and the reason.
 function follow(path, on, told) {
-  let source, retry, ended = false, lost = 0, heard = Date.now()
+  let source, retry, ended = false, lost = 0, away = '', heard = Date.now()
+  let suspect = false // a request has failed since the stream was opened
   function open() {
     source = new EventSource(base + path)
+    source.onopen = () => {
+      heard = Date.now()
+      suspect = false
+    }
     for (const name in on) {
       source.addEventListener(name, e => {
         heard = Date.now()
@@ -43,6 +49,7 @@ function follow(path, on, told) {
       lost = 0
       told('live')
     })
+    source.addEventListener('away', e => { away = JSON.parse(e.data).detail }) // and then the stream ends
     source.onerror = lose
   }
   function reopen() {
@@ -52,7 +59,9 @@ function follow(path, on, told) {
   }
   async function lose() {
     lost ||= Date.now()
-    told('lost', lost)
+    if (away) told('away', away)
+    else told('lost', lost)
+    away = ''
     if (source.readyState !== EventSource.CLOSED) return // it reconnects
     // An EventSource does not say why it was refused; a request does.
     const asked = new AbortController()
@@ -67,16 +76,19 @@ function follow(path, on, told) {
     }
     if (!ended) retry = setTimeout(reopen, 2000)
   }
-  // A server that hangs closes nothing. Its heartbeats are no events, so a page cannot hear them.
+  // A server that hangs closes nothing. Its heartbeats are no events, so a page cannot hear them. A
+  // stream that was opened since, after whatever loss, is left alone: its state may take a while.
   const probe = setInterval(async () => {
-    if (!lost && Date.now() - heard < 20000 || source.readyState !== EventSource.OPEN) return
+    if (!suspect && Date.now() - heard < 20000 || source.readyState !== EventSource.OPEN) return
+    const asked = source
     try {
       await fetch(base + '/healthz', {cache: 'no-store', signal: AbortSignal.timeout(4000)})
-      if (ended) return
+      if (ended || asked !== source) return
       heard = Date.now()
-      if (lost) reopen()
+      if (suspect) reopen()
     } catch {
-      if (ended) return
+      if (ended || asked !== source) return
+      suspect = true
       lost ||= heard
       told('lost', lost)
     }
@@ -376,7 +388,8 @@ function openRoom(topic) {
       at('room-body').hidden = false
       drawRoom()
     },
-  }, (how, more) => say('room-said', how === 'live' ? 'Live' : how === 'lost' ? lostText(more) : more))
+  }, (how, more) => say('room-said', how === 'live' ? 'Live' : how === 'lost' ? lostText(more) :
+    how === 'away' ? more[0].toUpperCase() + more.slice(1) + '. Trying again…' : more))
 }
 
 const drawRoom = drawer(() => {
@@ -453,6 +466,7 @@ addEventListener('hashchange', () => {
 let stop = null, leaving
 function look() {
   clearTimeout(leaving)
+  if (document.hidden) leaving = setTimeout(leave, 10000) // it was opened in the background
   if (stop) return
   stop = follow('/api/connections', boardEvents, tellBoard)
   goToRoom()
@@ -466,7 +480,6 @@ function leave() {
   at('status').className = ''
 }
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden) leaving = setTimeout(leave, 10000) // it was opened in the background
   if (document.hidden) leaving = setTimeout(leave, 10000)
   else look()
 })
@@ -474,7 +487,7 @@ document.addEventListener('visibilitychange', () => {
 addEventListener('pagehide', leave)
 addEventListener('pageshow', look)
 setInterval(() => { if (stop && live) drawBoard() }, 5000) // the rates
-look()
 // The login may have come here by an address that is not to be in a link, and may have to again.
 if (location.href.split('#')[0].endsWith('?')) history.replaceState(null, '', base + '/dashboard' + location.hash)
 try { sessionStorage.removeItem('again') } catch {} // the browser may keep nothing
+look()

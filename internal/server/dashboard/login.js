@@ -18,7 +18,8 @@ at('login').addEventListener('submit', async e => {
 })
 
 // A browser does not send the cookie if a link of another site leads here. A request of this
-// page has it.
+// page has it, and so has the page that it leads to, at another URL: to the same one, with a
+// fragment, a browser loads nothing. The board takes both back.
 if (!sessionStorage.getItem('again')) {
   fetch(location.href, {method: 'HEAD'}).then(answer => {
     if (!answer.ok) return

@@ -37,7 +37,7 @@ func changeGolden(t *testing.T, name string, change func(tx *sql.Tx) error) (pat
 	return path
 }
 
-// An upgraded backup has the same contents and can be served.
+// An upgraded backup has the same contents and can be served, also by the program that upgrades it.
 func TestGoldenBackup(t *testing.T) {
 	alone(t)
 	files := []string{"0001-server.db", "0005-server.db"} // by default, two of the small ones
@@ -45,13 +45,7 @@ func TestGoldenBackup(t *testing.T) {
 		files = goldenFiles(t, "server")
 	}
 	for _, name := range append(files, "0006-server-grown.db", "0007-server-grown.db", "0008-server-grown.db", "0009-server-grown.db", "0010-server-grown.db") {
-		path := changeGolden(t, name, func(tx *sql.Tx) error {
-			_, err := tx.Exec(`UPDATE log SET role = 'backup'`)
-			if err == nil && name >= "0008" {
-				err = testfile.SumLog(tx)
-			}
-			return err
-		})
+		path, unread := goldenBackup(t, name), goldenBackup(t, name)
 		want, err := os.ReadFile(strings.TrimSuffix(filepath.Join(goldenDir, name), ".db") + ".txt")
 		if err != nil {
 			t.Fatal(err)
@@ -61,13 +55,27 @@ func TestGoldenBackup(t *testing.T) {
 			t.Errorf("%s says\n%s\nwant\n%s", name, got, want)
 		}
 		db.Close()
-		db = mustOpen(t, path, Config{Role: Server})
-		if log, _, err := db.Parent(context.Background()); log != testLog || db.Log() == testLog || err != nil {
-			t.Errorf("%s: served, it is %s, a child of %s, %v", name, db.Log(), log, err)
+		for _, path := range []string{path, unread} {
+			db = mustOpen(t, path, Config{Role: Server})
+			if log, _, err := db.Parent(context.Background()); log != testLog || db.Log() == testLog || err != nil {
+				t.Errorf("%s: served, it is %s, a child of %s, %v", name, db.Log(), log, err)
+			}
+			integrity(t, db)
+			db.Close()
 		}
-		integrity(t, db)
-		db.Close()
 	}
+}
+
+// goldenBackup returns a copy of a server's golden file that is a backup.
+func goldenBackup(t *testing.T, name string) (path string) {
+	t.Helper()
+	return changeGolden(t, name, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE log SET role = 'backup'`)
+		if err == nil && name >= "0008" {
+			err = testfile.SumLog(tx)
+		}
+		return err
+	})
 }
 
 // manyEvents returns the events of a made-up log, each step ids apart.

@@ -37,10 +37,14 @@ func (f *File) migrate(ctx context.Context, cfg Options) error {
 	case version == 0:
 		return ErrNoIdentity
 	}
-	if err := f.loadIdentity(ctx, cfg, version); err != nil {
+	identity := f.loadIdentity(ctx, cfg, version)
+	if identity != nil && !errors.Is(identity, errIsBackup) {
+		return identity
+	}
+	if err := f.upgrade(ctx, cfg, files); err != nil {
 		return err
 	}
-	return f.upgrade(ctx, cfg, files)
+	return identity // a backup becomes a new log with the tables of this version
 }
 
 // migrateAll brings the schema from a version up to that of files, each migration in a

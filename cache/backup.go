@@ -24,8 +24,9 @@ import (
 // again, to other events.
 const Backup Role = dbfile.Backup
 
-// BackupTo writes a consistent copy of a server's file to path, which must not exist. The
-// log may be served at the same time. On error there is no file at path.
+// BackupTo writes a consistent copy of a server's file to path, which must not exist, nor the
+// -wal or -journal file of another file of that name. The log may be served at the same time.
+// On error there is no file at path.
 func (db *DB) BackupTo(ctx context.Context, path string) error {
 	return db.copyTo(ctx, path, func(copied string) error {
 		return dbfile.MarkBackup(ctx, copied, func(tx *sql.Tx) error { return db.checkCopy(ctx, tx) })
@@ -166,15 +167,21 @@ func (db *DB) checkCopy(ctx context.Context, tx *sql.Tx) error {
 	return pages.Check(ctx, tx, s, func(damage *pages.DamageError) error { return damage })
 }
 
+// absent returns an error if there is a file at path, or if another one has left there what
+// SQLite would take for a part of the file that is to come.
 func absent(path string) error {
-	_, err := os.Lstat(path)
-	if err == nil {
-		return fs.ErrExist
+	for _, suffix := range []string{"", "-wal", "-journal"} {
+		_, err := os.Lstat(path + suffix)
+		switch {
+		case err == nil && suffix == "":
+			return fs.ErrExist
+		case err == nil:
+			return fmt.Errorf("%s%s: %w", path, suffix, fs.ErrExist)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // removeFiles removes a database and SQLite's other files.

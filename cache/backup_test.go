@@ -95,6 +95,61 @@ func TestBackup(t *testing.T) {
 	integrity(t, again)
 }
 
+// A backup is not mixed with what a killed process has left of another file. Its events are
+// in the -wal file alone, which stays as it is.
+func TestBackupBesideOtherWAL(t *testing.T) {
+	ctx := context.Background()
+	db := openServer(t)
+	mustAppend(t, db, drafts("alice", "x", "k", 3)...)
+	kept := filepath.Join(t.TempDir(), "kept.db")
+	if err := db.BackupTo(ctx, kept); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, db, draft("alice", "x", "after"))
+	path := db.Path()
+	left, err := os.ReadFile(path + "-wal")
+	if err != nil || len(left) == 0 {
+		t.Fatal(len(left), err)
+	}
+	db.Close()
+	b, err := os.ReadFile(kept)
+	if err := errors.Join(err, os.Remove(path), os.WriteFile(path+"-wal", left, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "a new file", openError(path, Config{Role: Server}), ErrOtherWAL)
+	for _, wal := range [][]byte{left, nil} {
+		if err := errors.Join(os.WriteFile(path, b, 0o600), os.WriteFile(path+"-wal", wal, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		for _, cfg := range []Config{{}, {Role: Server}, {Role: Server, Mirror: &Mirrored{}}} {
+			wantError(t, "beside another's log", openError(path, cfg), ErrOtherWAL)
+		}
+		if now, err := os.ReadFile(path + "-wal"); err != nil || string(now) != string(wal) {
+			t.Errorf("the log has %d bytes, %v, want %d", len(now), err, len(wal))
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	source := mustOpen(t, kept, Config{})
+	defer source.Close()
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if err := os.WriteFile(path+suffix, left, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, "backup beside "+suffix, source.BackupTo(ctx, path), fs.ErrExist)
+		if err := os.Remove(path + suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustDo(t, func(ctx context.Context) error { return source.BackupTo(ctx, path) })
+	restored := mustOpen(t, path, Config{Role: Server})
+	defer restored.Close()
+	if restored.Head() != 3 {
+		t.Errorf("the backup ends at %s", restored.Head())
+	}
+}
+
 func openError(path string, cfg Config) error {
 	db, err := Open(context.Background(), path, cfg)
 	if err == nil {

@@ -10,6 +10,7 @@ var (
 	ErrOlder       = dbfile.ErrOlder
 	ErrServedOlder = dbfile.ErrServedOlder
 	ErrLinked      = dbfile.ErrLinked
+	ErrOtherWAL    = dbfile.ErrOtherWAL
 	ErrNewer       = dbfile.ErrNewer
 	ErrLocked      = dbfile.ErrLocked
 	ErrRole        = dbfile.ErrRole

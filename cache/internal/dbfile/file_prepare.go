@@ -21,7 +21,7 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 	if err := f.holdFile(cfg); err != nil {
 		return err
 	}
-	kind, h, err := f.held.inspect(f.absPath)
+	kind, h, err := f.inspect(cfg)
 	if err == nil && kind == emptyFile && cfg.Role == "" {
 		kind, h, err = f.awaitCreation(ctx)
 	}
@@ -50,12 +50,48 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 	return f.create(ctx, cfg)
 }
 
+// inspect identifies the file. It returns ErrOtherWAL if its header says that it has no
+// write-ahead log, and one lies next to it. SQLite would mix the two, or remove the log of a
+// file that is gone; and who left the log has events that are nowhere else. Our own files are
+// never so: SQLite says in the header that there is a log before it makes one, and removes the
+// log before it says that there is none.
+func (f *File) inspect(cfg Options) (kind fileKind, h header, err error) {
+	for {
+		kind, h, err = f.held.inspect(f.absPath)
+		if err != nil || h.isWAL() || !f.hasOtherWAL(kind, cfg) {
+			return kind, h, err
+		}
+		// Another process may have begun the log after the header was read, and changed it.
+		now, err := f.held.readHeader()
+		if err == nil && now == h {
+			err = ErrOtherWAL
+		}
+		if err != nil {
+			return kind, h, err
+		}
+	}
+}
+
+// hasOtherWAL reports whether a write-ahead log lies next to a file that has none. An empty one
+// counts, too, if the file may be written: SQLite would go on with it. A copy that was deleted
+// is fetched again, whatever was left of it.
+func (f *File) hasOtherWAL(kind fileKind, cfg Options) bool {
+	info, err := os.Lstat(f.absPath + "-wal")
+	switch {
+	case err != nil:
+		return false
+	case kind == emptyFile:
+		return info.Size() > 0 && cfg.Role == Server && cfg.Mirror == nil
+	}
+	return info.Size() > 0 || f.frozen == nil
+}
+
 // awaitCreation waits until the process that is creating the file has done so, if there is
 // one, and inspects the file again.
 func (f *File) awaitCreation(ctx context.Context) (kind fileKind, h header, err error) {
 	for deadline := time.Now().Add(creationTime); ; {
 		created := f.isBeingCreated()
-		kind, h, err = f.held.inspect(f.absPath)
+		kind, h, err = f.inspect(Options{})
 		if !created || err != nil || kind == ourFile || time.Now().After(deadline) {
 			return kind, h, err
 		}

@@ -86,11 +86,19 @@ func (h *header) pageSize() int {
 // readPageSize returns the size of the file's pages. A file whose header is in its write-ahead
 // log alone is of an early version.
 func (f *heldFile) readPageSize() (int, error) {
-	var h header
-	if _, err := f.ReadAt(h[:], 0); err != nil {
-		return oldPageSize, endOfFile(err)
+	h, err := f.readHeader()
+	if err != nil || h == (header{}) {
+		return oldPageSize, err
 	}
 	return h.pageSize(), nil
+}
+
+// readHeader reads the header, zeros if the file is shorter.
+func (f *heldFile) readHeader() (h header, err error) {
+	if _, err := f.ReadAt(h[:], 0); err != nil {
+		return header{}, endOfFile(err)
+	}
+	return h, nil
 }
 
 // eachLogHeader calls visit with each version of the database's header in a write-ahead

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
@@ -357,53 +358,54 @@ func dropUnfinished(tx *sql.Tx, name string, dead bool) error {
 	return err
 }
 
-// migrateConsumers copies the dead letters of another copy, and returns for each cursor that
-// has events that its consumer has not done the position before the first of them.
-func (db *DB) migrateConsumers(ctx context.Context, old *DB, names []string) (before map[string]event.ID, err error) {
-	before = map[string]event.ID{}
-	dead := map[string][]DeadLetter{}
-	err = old.viewConsumers(ctx, func(tx *sql.Tx) error {
-		for _, name := range names {
-			oldest, err := oldestUnfinished(tx, name)
-			if err != nil {
-				return cursorError(name, err)
-			}
-			if oldest != 0 {
-				before[name] = oldest - 1
-			}
-		}
-		return nil
-	})
-	for _, name := range names {
-		for after := int64(0); err == nil; {
-			var some []DeadLetter
-			if some, err = old.DeadLetters(ctx, name, false, after, 1000); len(some) == 0 {
-				break
-			}
-			dead[name] = append(dead[name], some...)
-			after = some[len(some)-1].Number
-		}
+// An oldConsumer is a cursor of another copy that MigrateCursors copies, and its dead letters.
+type oldConsumer struct {
+	CursorInfo // at the position where its reader is to go on
+	dead       []DeadLetter
+}
+
+// readOldConsumer reads a cursor whose reader is to go on at parted, or before the first event
+// that it has not done. It returns ErrCorrupt if a row is damaged.
+func (db *DB) readOldConsumer(ctx context.Context, c *CursorInfo, parted event.ID) (o oldConsumer, err error) {
+	if c.Damaged {
+		return o, ErrDamagedCursor
 	}
-	if err != nil || len(dead) == 0 {
-		return before, err
-	}
-	return before, db.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.Exec(createConsumers); err != nil {
-			return err
+	o.CursorInfo = *c
+	o.Position = min(o.Position, parted)
+	err = db.viewConsumers(ctx, func(tx *sql.Tx) error {
+		oldest, err := oldestUnfinished(tx, c.Name)
+		if err == nil && oldest != 0 {
+			o.Position = min(o.Position, oldest-1)
 		}
-		for name, letters := range dead {
-			var n int
-			if err := tx.QueryRow(`SELECT count(*) FROM consumer1_dead WHERE name = ?`, name).Scan(&n); err != nil || n > 0 {
-				if err != nil {
-					return err
-				}
-				continue // they were copied before
-			}
-			w := consumerWriter{tx: tx, file: db.file, name: name}
-			if err := w.write(&ConsumerStep{Bury: letters}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return cursorError(c.Name, err)
 	})
+	for err == nil {
+		var some []DeadLetter
+		after := int64(0)
+		if len(o.dead) > 0 {
+			after = o.dead[len(o.dead)-1].Number
+		}
+		if some, err = db.DeadLetters(ctx, c.Name, false, after, 1000); len(some) == 0 {
+			break
+		}
+		o.dead = append(o.dead, some...)
+	}
+	return o, err
+}
+
+// insertOldConsumer adds a cursor and its dead letters. What is there already stays.
+func (db *DB) insertOldConsumer(tx *sql.Tx, o *oldConsumer) error {
+	_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, o.Name, strings.Join(o.Topics, "\n"), o.Position, nil, nil, nil)
+	if err != nil || len(o.dead) == 0 {
+		return err
+	}
+	if _, err := tx.Exec(createConsumers); err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM consumer1_dead WHERE name = ?`, o.Name).Scan(&n); err != nil || n > 0 {
+		return err // they were copied before
+	}
+	w := consumerWriter{tx: tx, file: db.file, name: o.Name}
+	return w.write(&ConsumerStep{Bury: o.dead})
 }

@@ -151,8 +151,8 @@ func TestMigrateConsumer(t *testing.T) {
 	mustStep(t, holdConsumer(t, old), &ConsumerStep{Position: 20, Oldest: 8, Block: []BlockedStorage{{Storage: event.Storage{User: "alice", Path: "x"}, First: 8}},
 		Bury: []DeadLetter{{Event: madeEvent("alice", "z", 3), Tries: 2, Error: "no"}}})
 	for range 2 { // a repetition changes nothing
-		if err := db.MigrateCursors(ctx, old, 15); err != nil {
-			t.Fatal(err)
+		if damaged, err := db.MigrateCursors(ctx, old, 15); err != nil || damaged != nil {
+			t.Fatal(damaged, err)
 		}
 	}
 	if c := holdConsumer(t, db); c.Position() != 7 || c.State() != nil {
@@ -160,6 +160,31 @@ func TestMigrateConsumer(t *testing.T) {
 	}
 	if list, err := db.DeadLetters(ctx, "c", false, 0, 10); err != nil || len(list) != 1 || list[0].Error != "no" {
 		t.Errorf("dead letters: %v, %v", list, err)
+	}
+}
+
+// A damaged consumer is left out, and the others are carried over.
+func TestMigrateDamagedConsumer(t *testing.T) {
+	for _, change := range []string{`UPDATE cursor SET position = position + 64 WHERE name = 'c'`, `UPDATE consumer1 SET oldest = 9 WHERE name = 'c'`,
+		`UPDATE consumer1_dead SET line = replace(line, 'alice', 'alize')`} {
+		old, db := openClient(t), openClient(t)
+		mustStep(t, holdConsumer(t, old), &ConsumerStep{Position: 20, Oldest: 8, Bury: []DeadLetter{{Event: madeEvent("alice", "z", 3)}}})
+		for _, name := range []string{"a", "d"} {
+			if _, err := old.SetCursor(t.Context(), name, topics(t, "alice"), 5); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rawExec(old, change); err != nil {
+			t.Fatal(err)
+		}
+		damaged, err := db.MigrateCursors(t.Context(), old, 15)
+		if err != nil || !slices.Equal(damaged, []string{"c"}) {
+			t.Errorf("%s: %q are damaged, %v", change, damaged, err)
+		}
+		cursors, err := db.Cursors(t.Context())
+		if err != nil || len(cursors) != 2 || cursors[0].Name != "a" || cursors[1].Name != "d" || cursors[1].Position != 5 {
+			t.Errorf("%s: cursors %+v, %v", change, cursors, err)
+		}
 	}
 }
 

@@ -64,8 +64,8 @@ func TestMigrateFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := db.MigrateCursors(t.Context(), old, 15); err != nil {
-		t.Fatal(err)
+	if damaged, err := db.MigrateCursors(t.Context(), old, 15); err != nil || damaged != nil {
+		t.Fatal(damaged, err)
 	}
 	for i, want := range []event.ID{7, 15, 0, 0} {
 		if got, err := db.FollowedSince(t.Context(), list[i]); err != nil || got != want {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
-	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
@@ -173,40 +171,40 @@ func (db *DB) followLike(ctx context.Context, old *DB, topics []event.Topic, par
 // MigrateCursors copies the cursors and the followed topics of another copy, whose log this
 // copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
 // set back to parted, and that of a consumer to before the first event that it has not done.
-// Cursors and topics already in this copy are kept. Dead letters are copied.
-func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) error {
+// Cursors and topics already in this copy are kept. Dead letters are copied. A cursor that is
+// damaged, or what its consumer has not done, is left out, since it is not known where to go on;
+// MigrateCursors returns the names of these.
+func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) (damaged []string, err error) {
 	cursors, err := old.Cursors(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	topics, err := old.Followed(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := db.followLike(ctx, old, topics, parted); err != nil {
-		return err
+		return nil, err
 	}
-	cursors = slices.DeleteFunc(cursors, func(c CursorInfo) bool { return c.Damaged }) // where they were is not known
-	var names []string
+	var sound []oldConsumer
 	for _, c := range cursors {
-		names = append(names, c.Name)
-	}
-	undone, err := db.migrateConsumers(ctx, old, names)
-	if err != nil {
-		return dbfile.Wrap(err, "copy the dead letters")
+		o, err := old.readOldConsumer(ctx, &c, parted)
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			damaged = append(damaged, c.Name)
+		case err != nil:
+			return nil, dbfile.Wrap(err, "copy the cursors")
+		default:
+			sound = append(sound, o)
+		}
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
-		for _, c := range cursors {
-			at := min(c.Position, parted)
-			if before, ok := undone[c.Name]; ok {
-				at = min(at, before)
-			}
-			_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, c.Name, strings.Join(c.Topics, "\n"), at, nil, nil, nil)
-			if err != nil {
+		for i := range sound {
+			if err := db.insertOldConsumer(tx, &sound[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return dbfile.Wrap(err, "copy the cursors")
+	return damaged, dbfile.Wrap(err, "copy the cursors")
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -15,12 +16,14 @@ type Adopted struct {
 	Events  int // events carried over
 	Windows int // windows that matched the server
 	Refused int // windows that did not match and must be fetched
+	Hidden  int // windows of topics that the server does not let this client read
 }
 
 // Adopt carries over events from old, a copy of the log that the server's log was
 // restored from. Parted is the position where the two logs diverge. Each window is
 // compared with the server up to there and taken only if it matches. Nothing below the
-// server's horizon is taken, because it cannot be compared.
+// server's horizon is taken, because it cannot be compared, nor of a topic that the server
+// does not let the client read. After an error, a repetition goes on.
 func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
 	if err := c.needCopy(); err != nil {
 		return a, err
@@ -38,7 +41,13 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 		if span.Empty() {
 			continue
 		}
-		if err := c.copyVerified(ctx, old, w.Topic, span, &a); err != nil {
+		err := c.copyVerified(ctx, old, w.Topic, span, &a)
+		var status *StatusError
+		if errors.As(err, &status) && status.isForbidden() {
+			a.Hidden++
+			continue
+		}
+		if err != nil {
 			return a, fmt.Errorf("carry over %s %s: %w", w.Topic, span, err)
 		}
 	}

@@ -108,54 +108,92 @@ func parseTopic(t *testing.T, text string) event.Topic {
 	return topic
 }
 
-// If a command is stopped while it carries over what a restored log shares with the copy, the
-// next one does so: the copy's cursors would be lost.
-func TestCarryOverStopped(t *testing.T) {
+// If a command is stopped while it carries over what a restored log shares with the copy, or the
+// server refuses a request of it, the next one goes on: the copy's cursors would be lost.
+func TestCarryOverGoesOn(t *testing.T) {
+	for name, fail := range map[string]func(stop func(), w http.ResponseWriter, r *http.Request){
+		"stopped": func(stop func(), _ http.ResponseWriter, r *http.Request) {
+			stop()
+			<-r.Context().Done()
+		},
+		"refused": func(_ func(), w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusNotFound) },
+	} {
+		t.Run(name, func(t *testing.T) { checkCarryOver(t, fail) })
+	}
+}
+
+func checkCarryOver(t *testing.T, fail func(stop func(), w http.ResponseWriter, r *http.Request)) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 		t.Setenv(name, dir)
 	}
-	old := openNewLog(t, filepath.Join(dir, "log.db"))
-	if _, err := old.Append(t.Context(), []event.Draft{{User: "alice", Path: "x", Type: event.Put, Key: "1", Value: []byte("1")}}); err != nil {
+	old, log := openRestored(t, dir)
+	srv := server.New(log, server.Config{})
+	defer srv.Stop()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	asked, failing := 0, 2 // after the question what log it is
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked >= failing && failing > 0 {
+			fail(func() { cancel(&signalError{os.Interrupt}) }, w, r)
+			return
+		}
+		srv.ServeHTTP(w, r)
+	}))
+	defer web.Close()
+	_, err := newDataFile(old)
+	if err := errors.Join(err, learnServers(old, web.URL)); err != nil {
+		t.Fatal(err)
+	}
+	db, err := cache.Open(t.Context(), filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.SetCursor(t.Context(), "worker", []event.Topic{parseTopic(t, "alice")}, 1); err != nil {
+		t.Fatal(err)
+	}
+	s := &session{db: db, app: &app{servers: []string{web.URL}, err: io.Discard}}
+	other := &client.OtherLogError{URL: web.URL, Got: log.Log(), Want: old}
+	for _, want := range []string{old, log.Log()} {
+		err = s.explainOtherLog(ctx, other)
+		known, failed := loadServers()
+		if !errors.Is(err, context.Cause(ctx)) && ctx.Err() != nil || failed != nil || known[web.URL] != want {
+			t.Fatalf("explainOtherLog = %v; the servers are %v, %v, want %s", err, known, failed, want)
+		}
+		failing, ctx = 0, t.Context()
+	}
+	path, err := s.newFile(log.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := cache.Open(t.Context(), path, cache.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if cursors, err := next.Cursors(t.Context()); err != nil || len(cursors) != 1 || cursors[0].Name != "worker" || cursors[0].Position != 1 {
+		t.Errorf("carried over are the cursors %+v, %v", cursors, err)
+	}
+}
+
+// openRestored returns the id of a log of one event, and another log that was restored from it.
+func openRestored(t *testing.T, dir string) (old string, log *cache.DB) {
+	t.Helper()
+	db := openNewLog(t, filepath.Join(dir, "log.db"))
+	if _, err := db.Append(t.Context(), []event.Draft{{User: "alice", Path: "x", Type: event.Put, Key: "1", Value: []byte("1")}}); err != nil {
 		t.Fatal(err)
 	}
 	backup := filepath.Join(dir, "backup.db")
-	if err := errors.Join(old.BackupTo(t.Context(), backup), old.Close()); err != nil {
+	if err := errors.Join(db.BackupTo(t.Context(), backup), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	log, err := cache.Open(t.Context(), backup, cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	srv := server.New(log, server.Config{})
-	defer srv.Stop()
-	ctx, cancel := context.WithCancelCause(t.Context())
-	asked := 0
-	http := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if asked++; asked == 2 { // after the question what log it is
-			cancel(&signalError{os.Interrupt})
-			<-r.Context().Done()
-			return
-		}
-		srv.ServeHTTP(w, r)
-	}))
-	defer http.Close()
-	_, err = newDataFile(old.Log())
-	if err := errors.Join(err, learnServers(old.Log(), http.URL)); err != nil {
-		t.Fatal(err)
-	}
-	db, err := cache.Open(t.Context(), filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: old.Log()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	s := &session{db: db, app: &app{servers: []string{http.URL}, err: io.Discard}}
-	err = s.explainOtherLog(ctx, &client.OtherLogError{URL: http.URL, Got: log.Log(), Want: old.Log()})
-	known, failed := loadServers()
-	if !errors.Is(err, context.Cause(ctx)) || failed != nil || known[http.URL] != old.Log() {
-		t.Errorf("explainOtherLog = %v; the servers are %v, %v", err, known, failed)
-	}
+	t.Cleanup(func() { log.Close() })
+	return db.Log(), log
 }
 
 // A health check that ran out of time does not say that the copy is behind.

@@ -15,9 +15,10 @@ import (
 
 // explainOtherLog handles the error that the server now serves another log than the
 // copy's: the next command will learn the server's log. If that log was restored from
-// the copy's, the part that agrees is carried over first. The old copy stays. A file
-// named by --cache belongs to the old log for good, so the new copy goes into a file
-// next to it, which the user then has to name.
+// the copy's, the part that agrees is carried over first, or, after an error, by the next
+// command: the outbox and the cursors are in the old copy alone, which stays. A file named by
+// --cache belongs to the old log for good, so the new copy goes into a file next to it, which
+// the user then has to name.
 func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	var other *client.OtherLogError
 	if !errors.As(err, &other) {
@@ -27,16 +28,15 @@ func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	if path == "" && failed == nil {
 		s.noteLeft(ctx)
 	}
-	var left *leftError
 	switch {
-	case errors.As(failed, &left), failed != nil && ctx.Err() != nil:
-		return errors.Join(err, failed) // the next command tries again
-	case s.app.cache == "" && (path == "" || failed != nil):
-		return errors.Join(err, failed, s.relearnServers(other.URL, ""))
+	case failed != nil:
+		return errors.Join(err, failed)
+	case s.app.cache == "" && path == "":
+		return errors.Join(err, s.relearnServers(other.URL, ""))
 	case s.app.cache == "":
 		return errors.Join(err, s.relearnServers(other.URL, other.Got))
-	case path == "" || failed != nil:
-		return errors.Join(err, failed)
+	case path == "":
+		return err
 	}
 	return &carriedError{err, s.app.cache, path}
 }
@@ -55,11 +55,6 @@ func (s *session) relearnServers(url, log string) error {
 		setLog(known, log, urls)
 	})
 }
-
-// A leftError says that waiting appends were not carried over: they exist nowhere else.
-type leftError struct{ error }
-
-func (e *leftError) Unwrap() error { return e.error }
 
 // noteLeft notes appends that wait for a log that the server no longer serves.
 func (s *session) noteLeft(ctx context.Context) {
@@ -94,7 +89,7 @@ func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (p
 	cfg.Servers = []string{other.URL}
 	info, err := client.Probe(ctx, cfg)
 	if err != nil {
-		return "", &leftError{err}
+		return "", err
 	}
 	if info.Parent == nil || info.Parent.Log != s.db.Log() {
 		return "", nil
@@ -122,7 +117,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	}
 	defer db.Close()
 	if err := db.MigrateOutbox(ctx, s.db); err != nil {
-		return &leftError{fmt.Errorf("carry over the outbox: %w", err)}
+		return fmt.Errorf("carry over the outbox: %w", err)
 	}
 	if done, err := db.MigratedFrom(ctx, s.db.Log()); err != nil || done {
 		return err
@@ -134,13 +129,14 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	defer c.Close()
 	parted, err := s.partingPoint(ctx, c, info.Parent)
 	if err != nil {
-		return &leftError{err}
+		return err
 	}
 	adopted, err := c.Adopt(ctx, s.db, parted)
 	if err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
-	if err := errors.Join(db.MigrateCursors(ctx, s.db, parted), db.MigrateImported(ctx, s.db, parted)); err != nil {
+	damaged, err := db.MigrateCursors(ctx, s.db, parted)
+	if err := errors.Join(err, db.MigrateImported(ctx, s.db, parted)); err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
 	if err := db.SetMigrated(ctx, s.db.Log()); err != nil {
@@ -151,5 +147,11 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		what = "the server's log was rolled back and continues as a new one: %s equals %s up to %s; %s in %s carried over, %s did not agree"
 	}
 	s.app.note(what, info.Log, info.Parent.Log, parted, count(adopted.Events, "event"), count(adopted.Windows, "window"), count(adopted.Refused, "window"))
+	if adopted.Hidden > 0 {
+		s.app.note("%s left out: the server does not let you read their topics", count(adopted.Hidden, "window"))
+	}
+	for _, name := range damaged {
+		s.app.note("cursor %s left out: it is damaged; \"rstream cursor set\" creates it again", shellWord(name))
+	}
 	return nil
 }

@@ -1,31 +1,77 @@
 package oldrows
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Check reads the tables of an earlier version, whose file was not changed yet. It returns
-// an error if SQLite cannot read them to the end, or in their order: moving events would
-// stop there, and the earlier version can still do something with the file. Lines that are
-// not those of their events are no such error.
+// Check reads the tables of an earlier version that Move will empty, while that version can still
+// open the file. It returns an error if SQLite cannot read them to the end, or in their order:
+// moving events or joining postings would stop there, and the earlier version can still do
+// something with the file. Lines that are not those of their events are no such error, nor are
+// damaged postings.
 func Check(ctx context.Context, f *dbfile.File) error {
 	return f.View(ctx, func(tx *sql.Tx) error {
-		var size sql.NullInt64
-		if err := tx.QueryRowContext(ctx, `SELECT sum(length(offsets)) FROM posting`).Scan(&size); err != nil {
-			return err
+		for _, c := range []struct {
+			table string
+			check func(ctx context.Context, tx *sql.Tx, table string) error
+		}{
+			{"posting", readOffsets}, {"event", checkRowOrder}, // of schemas 1 to 6
+			{"old_posting", readOffsets}, {"old_event", checkRowOrder}, {"page_posting", checkPostingOrder}, // of 7 and 8
+		} {
+			var there bool
+			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)`, c.table).Scan(&there); err != nil {
+				return err
+			}
+			if !there {
+				continue
+			}
+			if err := c.check(ctx, tx, c.table); err != nil {
+				return err
+			}
 		}
-		return checkRowOrder(ctx, tx)
+		return nil
 	})
 }
 
+func readOffsets(ctx context.Context, tx *sql.Tx, table string) error {
+	var size sql.NullInt64
+	return tx.QueryRowContext(ctx, `SELECT sum(length(offsets)) FROM `+table).Scan(&size)
+}
+
+// checkPostingOrder reads all postings of one storage each, and their chunks to the end.
+func checkPostingOrder(ctx context.Context, tx *sql.Tx, table string) error {
+	rows, err := tx.QueryContext(ctx, `SELECT storage, block, chunks FROM `+table+` ORDER BY storage, block`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	last := pages.PostingKey{Storage: math.MinInt64}
+	for rows.Next() {
+		var storage, block int64
+		var chunks sql.RawBytes
+		if err := rows.Scan(&storage, &block, &chunks); err != nil {
+			return err
+		}
+		key := pages.PostingKey{Storage: storage, Block: uint64(block)}
+		if block < 0 || cmp.Or(cmp.Compare(key.Storage, last.Storage), cmp.Compare(key.Block, last.Block)) <= 0 {
+			return dbfile.OutOfOrder(table)
+		}
+		last = key
+	}
+	return rows.Err()
+}
+
 // checkRowOrder reads all events, and their lines to the end.
-func checkRowOrder(ctx context.Context, tx *sql.Tx) error {
-	rows, err := tx.QueryContext(ctx, `SELECT id, storage, length(CAST(line AS BLOB)) FROM event ORDER BY id`)
+func checkRowOrder(ctx context.Context, tx *sql.Tx, table string) error {
+	rows, err := tx.QueryContext(ctx, `SELECT id, storage, length(CAST(line AS BLOB)) FROM `+table+` ORDER BY id`)
 	if err != nil {
 		return err
 	}

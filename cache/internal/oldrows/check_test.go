@@ -44,6 +44,62 @@ func overwritePage(t *testing.T, path, table string) {
 	writeAt(t, path, (pageNo-1)*4096, bytes.Repeat([]byte{0xff}, 4096))
 }
 
+// Postings that SQLite cannot read to the end, or whose keys are out of order, stay as they are,
+// for the version that wrote them. Joined all the same, they are neither lost nor joined twice,
+// and joining ends.
+func TestDamagedPostingsStay(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"leaf":    func(t *testing.T, path string) { overwritePage(t, path, "page_posting") },
+		"storage": func(t *testing.T, path string) { flipKey(t, path, 3) },
+		"block":   func(t *testing.T, path string) { flipKey(t, path, 2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := writeOld(t, schemas, dbfile.Client, spreadRows(t, 1800, 18))
+			f.check(t)
+			f.split(t)
+			damage(t, f.path)
+			if _, err := f.open(nil); !errors.Is(err, dbfile.ErrCorrupt) {
+				t.Fatal(err)
+			}
+			if v := queryInt(t, f.path, `PRAGMA user_version`); v != 8 {
+				t.Errorf("the schema is %d", v)
+			}
+			for range 2 {
+				if _, err := dbfile.Open(t.Context(), f.path, dbfile.Options{MoveEvents: Move}); !errors.Is(err, dbfile.ErrCorrupt) {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// flipKey flips a bit of the byte that is so far before the chunks of a posting in its row: 3 are
+// the storage, 2 the block and 1 the number of events.
+func flipKey(t *testing.T, path string, before int) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var chunks []byte
+	err = db.QueryRow(`SELECT chunks FROM page_posting p WHERE storage BETWEEN 9 AND 16 AND block = 2 AND count BETWEEN 2 AND 99
+		AND EXISTS (SELECT 1 FROM page_posting WHERE storage = p.storage AND block = 3) ORDER BY length(chunks) LIMIT 1`).Scan(&chunks)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, next := 0, 0; next >= 0; at += len(chunks) { // one is in the row, others in places that SQLite has left
+		if next = bytes.Index(b[at:], chunks); next >= 0 {
+			at += next
+			writeAt(t, path, int64(at-before), []byte{b[at-before] ^ 64})
+		}
+	}
+}
+
 func writeAt(t *testing.T, path string, at int64, b []byte) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -20,7 +21,9 @@ func CountOldPosted(ctx context.Context, tx *sql.Tx) (n int64, err error) {
 // so many. It returns how many events they have, and whether there are more.
 //
 // One that is damaged is made of the pages of its block; if these are damaged, too, the posting
-// that it is joined to will be an error to those who read it.
+// that it is joined to will be an error to those who read it. If the key of one is damaged, so
+// that SQLite does not find the rows in their order, JoinOldPostings returns an error: it would
+// join some twice, or the same ones for ever.
 func (t *Tables) JoinOldPostings(ctx context.Context, tx *sql.Tx, blocks, postings int) (events int64, more bool, err error) {
 	j := oldJoiner{batch: t.newBatch(tx), ctx: ctx}
 	for j.joined < postings {
@@ -67,23 +70,42 @@ func (j *oldJoiner) joinSome(octet int64, blocks int) error {
 			last = min(last, some[len(some)-1].block)
 		}
 	}
+	joined := int64(0)
 	for i := range some {
 		if some[i].block <= last {
 			if err := j.join(&some[i]); err != nil {
 				return err
 			}
+			joined++
 		}
 	}
 	if err := j.writePostings(); err != nil {
 		return err
 	}
 	clear(j.postings)
-	for i := range int64(octetLen) {
-		if _, err := j.file.Exec(j.tx, `DELETE FROM old_page_posting WHERE storage = ? AND block <= ?`, octet<<octetBits+1+i, last); err != nil {
-			return err
-		}
+	deleted, err := j.deleteOld(octet, last)
+	if err == nil && (deleted == 0 || deleted != joined) {
+		err = errOldOrder
 	}
-	return nil
+	return err
+}
+
+var errOldOrder = dbfile.OutOfOrder("old_page_posting")
+
+// deleteOld deletes the postings of an octet up to a block, and returns how many there were.
+func (j *oldJoiner) deleteOld(octet, last int64) (deleted int64, err error) {
+	for i := range int64(octetLen) {
+		res, err := j.file.Exec(j.tx, `DELETE FROM old_page_posting WHERE storage = ? AND block <= ?`, octet<<octetBits+1+i, last)
+		if err != nil {
+			return 0, err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		deleted += n
+	}
+	return deleted, nil
 }
 
 func (j *oldJoiner) appendOld(some []oldPosting, storage int64, blocks int) ([]oldPosting, error) {
@@ -96,6 +118,9 @@ func (j *oldJoiner) appendOld(some []oldPosting, storage int64, blocks int) ([]o
 		var p oldPosting
 		if err := rows.Scan(&p.storage, &p.block, &p.count, &p.chunks); err != nil {
 			return nil, err
+		}
+		if n := len(some); p.storage != storage || n > 0 && some[n-1].storage == storage && p.block <= some[n-1].block {
+			return nil, errOldOrder
 		}
 		some = append(some, p)
 	}

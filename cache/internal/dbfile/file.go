@@ -28,8 +28,8 @@ type Options struct {
 	// RestoreLog restores the row of a server's log, which is damaged, before the log becomes
 	// a new one.
 	RestoreLog func(ctx context.Context, tx *sql.Tx) error
-	// CheckEvents is called before a file of an earlier version is changed. If it returns
-	// an error, the file stays as it is. It may be nil.
+	// CheckEvents is called before a file of an earlier version is changed whose events or
+	// postings move. If it returns an error, the file stays as it is. It may be nil.
 	CheckEvents func(ctx context.Context, f *File) error
 	// MoveEvents moves the events of an earlier version to their new place, or what is left
 	// of them, and returns when all are there. Nobody else uses the file at that time.

@@ -23,14 +23,18 @@ var freeSpace = diskSpace
 
 // checkRoom returns a *RoomError if the file cannot be upgraded where it is. What moves
 // takes the place of what it was, so only what grows is needed, and the write-ahead log.
-func (f *File) checkRoom(ctx context.Context, version int) error {
+func (f *File) checkRoom(ctx context.Context, now schemaState) error {
 	size, err := f.Size(ctx)
 	if err != nil {
 		return err
 	}
-	grows := size.Used() / growth
-	if version >= pagesVersion {
-		grows = size.Used() / postingGrowth
+	events, err := f.HasOldEvents(ctx)
+	if err != nil {
+		return err
+	}
+	grows := size.Used() / postingGrowth
+	if events || now.version < pagesVersion {
+		grows = size.Used() / growth
 	}
 	needed := grows + min(size.Used(), maxLog)
 	if free, ok := freeSpace(f.absPath); ok && free < needed {

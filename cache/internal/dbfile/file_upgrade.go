@@ -121,16 +121,14 @@ func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) er
 	if err != nil {
 		return err
 	}
-	if now.version < octetsVersion {
-		if err := f.checkRoom(ctx, now.version); err != nil {
+	if now.version < octetsVersion || now.moving {
+		if err := f.checkRoom(ctx, now); err != nil {
 			return err
 		}
 	}
-	if now.version < pagesVersion {
-		if cfg.CheckEvents != nil {
-			if err := cfg.CheckEvents(ctx, f); err != nil {
-				return fmt.Errorf("it was not upgraded, and the version that wrote it can still open it: %w", err)
-			}
+	if now.version < octetsVersion && cfg.CheckEvents != nil {
+		if err := cfg.CheckEvents(ctx, f); err != nil {
+			return fmt.Errorf("it was not upgraded, and the version that wrote it can still open it: %w", err)
 		}
 	}
 	if now.version < len(files) {

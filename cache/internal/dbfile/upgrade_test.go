@@ -220,6 +220,14 @@ func TestUpgradeWithoutRoom(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
+	path = olderFile(t, 6, Client) // begun, and not finished
+	if _, err := openOld(path, Client, func(context.Context, *File, func(Progress)) error { return errInjected }); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	freeSpace = func(string) (int64, bool) { return room.Needed - 1, true }
+	if f, err := openOld(path, Client, dropOld); !errors.As(err, new(*RoomError)) {
+		t.Errorf("to go on, without room: %v, %v", f, err)
+	}
 	if free, ok := diskSpace(path); !ok || free <= 0 {
 		t.Errorf("the disk has %d, %v", free, ok)
 	}
@@ -285,15 +293,17 @@ func TestNoUpgrade(t *testing.T) {
 	}
 }
 
-// A file whose events are damaged stays as it is.
+// A file whose events or postings are damaged stays as it is.
 func TestUpgradeRefused(t *testing.T) {
-	path := olderFile(t, 6, Client)
-	_, err := Open(context.Background(), path, Options{Role: Client, Log: "0123456789ABCDEF", MoveEvents: dropOld,
-		CheckEvents: func(context.Context, *File) error { return ErrCorrupt }})
-	if !errors.Is(err, ErrCorrupt) {
-		t.Errorf("%v", err)
-	}
-	if v := versionOf(t, path); v != 6 {
-		t.Errorf("the schema is %d", v)
+	for _, version := range []int{6, 7, 8} {
+		path := olderFile(t, version, Client)
+		_, err := Open(context.Background(), path, Options{Role: Client, Log: "0123456789ABCDEF", MoveEvents: dropOld,
+			CheckEvents: func(context.Context, *File) error { return ErrCorrupt }})
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%v", err)
+		}
+		if v := versionOf(t, path); v != version {
+			t.Errorf("the schema is %d, was %d", v, version)
+		}
 	}
 }

@@ -29,7 +29,7 @@ const (
 	FaultTwin      FaultKind = "twin"      // an event that is stored twice
 	FaultState     FaultKind = "state"     // a kept state
 	FaultDigest    FaultKind = "digest"    // a kept leaf of a digest
-	FaultRow       FaultKind = "row"       // a small one: of a window, a cursor, a doubt, a bound, a kept state or the log
+	FaultRow       FaultKind = "row"       // a small one: of a window, a cursor, a consumer, a source, a doubt, a bound, a kept state or the log
 )
 
 // A Fault is a damaged part of a file.
@@ -313,7 +313,18 @@ func (c *contentChecker) reportOrder(missing window.Spans, twins []event.ID) err
 
 // checkRows checks the checksums of small rows.
 func (c *contentChecker) checkRows(ctx context.Context) error {
-	for _, table := range dbfile.SummedTables {
+	tables := dbfile.SummedTables
+	for _, table := range dbfile.LaterTables {
+		var summed bool
+		err := c.db.file.ViewRow(ctx, `SELECT count(*) > 0 FROM pragma_table_info(?) WHERE name = 'sum'`, []any{table.Name()}, &summed)
+		if err := c.noteStructure(err); err != nil {
+			return err
+		}
+		if err == nil && summed {
+			tables = append(tables[:len(tables):len(tables)], table)
+		}
+	}
+	for _, table := range tables {
 		var n int
 		if err := c.db.file.ViewRow(ctx, `SELECT count(*) FROM `+table.Name()+` WHERE NOT `+table.Sound(), nil, &n); err != nil {
 			if err := c.noteStructure(err); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -219,6 +220,38 @@ func TestCheckContentsWritten(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Rows of tables that only some files have are checked, too.
+func TestCheckContentsLaterTables(t *testing.T) {
+	m := newPartMirroring(t, "alice")
+	mustAppend(t, m.log, append(drafts("alice", "x", "k", 3), draft("bob", "y", "k"))...)
+	m.followPart(t)
+	log := openServer(t)
+	move := sourceMove("", "a")
+	move.Seen, move.Until, move.Foreign, move.Log = []byte("seen"), 1, []string{"a1", "a2"}, "other"
+	if _, err := log.AppendFrom(t.Context(), move, drafts("alice", "x", "k", 2)); err != nil {
+		t.Fatal(err)
+	}
+	copied := openClient(t)
+	mustStep(t, holdConsumer(t, copied), &ConsumerStep{Position: 4, Oldest: 1, Block: []BlockedStorage{{event.Storage{User: "alice", Path: "x"}, 1, 2, 77, ""}}})
+	for db, tables := range map[*DB][]string{
+		m.mirror: {"mirror1"},
+		log:      {"source1_state", "source1_seen", "source1_origin"},
+		copied:   {"consumer1", "consumer1_blocked"},
+	} {
+		if _, faults := faultsOf(t, db); len(faults) > 0 {
+			t.Errorf("before: %+v", faults)
+		}
+		for _, table := range tables {
+			mustExec(t, db, `UPDATE `+table+` SET sum = sum + 1`)
+			_, faults := faultsOf(t, db)
+			if len(faults) != 1 || faults[0].Kind != FaultRow || !strings.Contains(faults[0].Text, "rows of the table "+table+" ") {
+				t.Errorf("%s: %+v", table, faults)
+			}
+			mustExec(t, db, `UPDATE `+table+` SET sum = sum - 1`)
+		}
 	}
 }
 

@@ -114,8 +114,19 @@ var (
 	DoubtTable    = SummedTable{"doubt", strings.Fields(`topic start stop`)}
 )
 
-// SummedTables are all tables whose rows have checksums.
+// SummedTables are the tables whose rows have checksums and that each file has.
 var SummedTables = []SummedTable{LogTable, {"log_copy", LogTable.columns}, WindowTable, CursorTable, SnapshotTable, BoundTable, DoubtTable}
+
+// LaterTables are the tables whose rows have checksums and that a file gets when it needs them,
+// by the package that writes them. That of a mirror of all topics has no rows, and no checksums.
+var LaterTables = []SummedTable{
+	MirrorTable,
+	{"consumer1", strings.Fields(`name oldest`)},
+	{"consumer1_blocked", strings.Fields(`name user path first tries retry error`)},
+	{"source1_state", strings.Fields(`name state`)},
+	{"source1_seen", strings.Fields(`name until seen`)},
+	{"source1_origin", strings.Fields(`last first name log theirs`)},
+}
 
 // Name returns the table's name.
 func (t *SummedTable) Name() string { return t.name }

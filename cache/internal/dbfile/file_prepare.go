@@ -38,7 +38,7 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 		return errNoLog
 	}
 	if cfg.Role == Server {
-		if err := f.takeLock(); err != nil {
+		if err := f.takeServersLock(ctx); err != nil {
 			return err
 		}
 	} else if err := f.findWAL(ctx); err != nil {

@@ -91,20 +91,17 @@ func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
 		if !errors.Is(err, ErrLocked) {
 			return err
 		}
-		if !now.moving && f.Role != Client && time.Since(start) > serverGrace {
+		if !now.moving && f.Role != Client && !f.serving && time.Since(start) > serverGrace && !f.isMarked() {
 			return fmt.Errorf("schema %d: %w", now.version, ErrServedOlder)
 		}
-		f.Report(Progress{Step: StepUpgrade, Waiting: true})
-		select {
-		case <-time.After(upgradePoll):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := f.awaitUpgrade(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-// serverGrace is how long a server that is just starting may take to begin an upgrade. One
-// that does not is of an earlier version. It is a variable for the tests.
+// serverGrace is how long a server that is just starting may take to begin an upgrade, and to say
+// so. One that does not is of an earlier version. It is a variable for the tests.
 var serverGrace = 3 * time.Second
 
 // pagesVersion is the version of the schema that brought pages: the events of a file of an
@@ -146,23 +143,34 @@ func (f *File) Report(p Progress) {
 	}
 }
 
-// upgradePlace is the byte of FILE.owners that is locked during the upgrade of a copy. No
-// owner locks it.
+// upgradePlace is the byte of FILE.owners that is locked during an upgrade. No owner locks it.
 const upgradePlace = 1 << 62
 
 // lockUpgrade keeps other processes from upgrading the file. It returns ErrLocked if one
-// does. A server's file is upgraded by its server, or under the server's lock.
+// does. A server's file is upgraded by its server, or under the server's lock; the mark says that
+// whoever has that lock is no server of an earlier version, and comes before it and goes after it.
 func (f *File) lockUpgrade() (unlock func() error, err error) {
+	unmark, err := f.markUpgrade()
 	switch {
-	case f.serving:
-		return func() error { return nil }, nil
-	case f.Role != Client:
-		if err := f.takeLock(); err != nil {
-			return nil, errors.Join(err, f.dropLock())
-		}
-		return f.dropLock, nil
+	case err != nil && (f.Role == Client || errors.Is(err, ErrLocked)):
+		return nil, err
+	case err != nil:
+		unmark = func() error { return nil } // others will not know why they wait
 	}
-	owners, err := os.OpenFile(f.owner.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if f.Role == Client || f.serving {
+		return unmark, nil
+	}
+	if err := f.takeLock(); err != nil {
+		return nil, errors.Join(err, f.dropLock(), unmark())
+	}
+	return func() error { return errors.Join(f.dropLock(), unmark()) }, nil
+}
+
+func (f *File) ownersPath() string { return f.absPath + ".owners" }
+
+// markUpgrade locks upgradePlace. It returns ErrLocked if another opening has done so.
+func (f *File) markUpgrade() (unmark func() error, err error) {
+	owners, err := os.OpenFile(f.ownersPath(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +182,41 @@ func (f *File) lockUpgrade() (unlock func() error, err error) {
 		// out where the one before has ended: two processes only get into each other's way.
 	}
 	return owners.Close, nil
+}
+
+// isMarked reports whether another opening has locked upgradePlace.
+func (f *File) isMarked() bool {
+	owners, err := os.Open(f.ownersPath())
+	if err != nil {
+		return false
+	}
+	defer owners.Close()
+	locked, err := lockedAt(owners, upgradePlace)
+	return err == nil && locked
+}
+
+// awaitUpgrade says that another process upgrades the file, and waits a moment.
+func (f *File) awaitUpgrade(ctx context.Context) error {
+	f.Report(Progress{Step: StepUpgrade, Waiting: true})
+	select {
+	case <-time.After(upgradePoll):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// takeServersLock takes a server's lock, and waits for a process that has it to upgrade the file.
+func (f *File) takeServersLock(ctx context.Context) error {
+	for {
+		err := f.takeLock()
+		if !errors.Is(err, ErrLocked) || !f.isMarked() {
+			return err
+		}
+		if err := errors.Join(f.dropLock(), f.awaitUpgrade(ctx)); err != nil {
+			return err
+		}
+	}
 }
 
 // dropLock ends takeLock.

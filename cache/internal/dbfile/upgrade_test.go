@@ -28,12 +28,18 @@ func versionOf(t *testing.T, path string) (version int) {
 
 // One process upgrades a file; another one that opens it waits, says so, and finds it done.
 func TestUpgradeWaits(t *testing.T) {
+	grace := serverGrace
+	t.Cleanup(func() { serverGrace = grace })
+	serverGrace = 0
 	for _, c := range []struct {
 		name          string
 		role          Role // of the file
 		first, second Role // of the openings
-	}{{"copy", Client, Client, Client}, {"copy of any role", Client, "", Client}, {"served log", Server, Server, ""}} {
-		t.Run(c.name, func(t *testing.T) { checkUpgradeWaits(t, olderFile(t, 6, c.role), c.first, c.second) })
+	}{{"copy", Client, Client, Client}, {"copy of any role", Client, "", Client}, {"served log", Server, Server, ""}, {"log to be served", Server, "", Server},
+		{"log of any role", Server, "", ""}} {
+		for _, step := range []string{"check", "move"} {
+			t.Run(step+" "+c.name, func(t *testing.T) { checkUpgradeWaits(t, olderFile(t, 6, c.role), c.first, c.second, step) })
+		}
 	}
 }
 
@@ -47,22 +53,32 @@ func currentVersion(t *testing.T) int {
 	return len(files)
 }
 
-func checkUpgradeWaits(t *testing.T, path string, first, second Role) {
+func checkUpgradeWaits(t *testing.T, path string, first, second Role, step string) {
 	begun, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() {
-		f, err := openOld(path, first, func(ctx context.Context, f *File, report func(Progress)) error {
+	pause := func(at string) {
+		if at == step {
 			close(begun)
 			<-goOn
-			return dropOld(ctx, f, report)
-		})
+		}
+	}
+	go func() {
+		f, err := Open(context.Background(), path, Options{Role: first, Log: "0123456789ABCDEF",
+			CheckEvents: func(context.Context, *File) error {
+				pause("check")
+				return nil
+			},
+			MoveEvents: func(ctx context.Context, f *File, report func(Progress)) error {
+				pause("move")
+				return dropOld(ctx, f, report)
+			}})
 		if err == nil {
 			err = f.Close()
 		}
 		done <- err
 	}()
 	<-begun
-	if v := versionOf(t, path); v != currentVersion(t) {
-		t.Errorf("while events move, the schema is %d", v)
+	if v := versionOf(t, path); v != map[string]int{"check": 6, "move": currentVersion(t)}[step] {
+		t.Errorf("in step %s the schema is %d", step, v)
 	}
 	waited := 0
 	f, err := Open(context.Background(), path, Options{Role: second, Log: "0123456789ABCDEF",

@@ -51,23 +51,37 @@ one once its tokens have expired.`,
 }
 
 func runKeyNew(a *app, path, algorithm string) error {
-	set, err := readKeyFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	k, err := auth.NewKey(algorithm)
 	if err != nil {
 		return &usageError{err}
+	}
+	file, err := replaceable(path)
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		err = addKey(path, k)
+	} else {
+		err = withLock(file, func() error { return addKey(path, k) })
+	}
+	if err != nil {
+		return err
+	}
+	a.recordDone("the key was added to " + path)
+	return a.out.writeKey(&k)
+}
+
+// addKey adds a key to a file, which only its owner may read afterwards, also if others could before.
+func addKey(path string, k auth.Key) error {
+	set, err := readKeyFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	b, err := auth.AppendKey(set, k)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if err := replaceFile(path, b, 0o600); err != nil { // only its owner may read it, also if others could before
-		return err
-	}
-	a.recordDone("the key was added to " + path)
-	return a.out.writeKey(&k)
+	return replaceFile(path, b, 0o600)
 }
 
 func newKeyListCommand(a *app) *cobra.Command {

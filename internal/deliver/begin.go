@@ -142,7 +142,7 @@ func (c *consumer) takeLoaded(r loaded) {
 		l.behind = false
 		c.rows--
 	}
-	c.rest(l)
+	c.restFull(l)
 }
 
 // dispatch gives begun lanes to idle workers.

@@ -719,6 +719,59 @@ func lower(t *testing.T, bounds map[*int]int) {
 	}
 }
 
+// A readsStore counts the reads of storages, each of which takes a while.
+type readsStore struct {
+	slowStore
+	reads atomic.Int32
+}
+
+func (s *readsStore) ReadStorage(ctx context.Context, st event.Storage, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	s.reads.Add(1)
+	return s.slowStore.ReadStorage(ctx, st, after, until, limit)
+}
+
+// A storage that failed, with more events than are read of it at once, is tried again after its
+// pause, also while a backlog of others keeps the queues full. It is not read more often than
+// that takes.
+func TestRetriedBesideBacklog(t *testing.T) {
+	lower(t, map[*int]int{&maxQueued: 64, &maxRead: 16, &loadEvents: 4})
+	synctest.Test(t, func(t *testing.T) {
+		s := &readsStore{slowStore: slowStore{newListStore(10_000, 10)}}
+		begun := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var again time.Duration
+		tries := 0
+		worker := funcWorker(func(t *Try) error {
+			time.Sleep(time.Millisecond)
+			if t.Events[0].ID != 1 {
+				return nil
+			}
+			if tries++; tries == 2 {
+				again = time.Since(begun)
+				cancel()
+			}
+			return errors.New("no")
+		})
+		batches := func(context.Context, event.ID) iter.Seq2[Batch, error] {
+			return func(yield func(Batch, error) bool) {
+				for evs := range slices.Chunk(s.events, 10) {
+					if !yield(Batch{evs, evs[len(evs)-1].ID}, nil) {
+						return
+					}
+				}
+			}
+		}
+		err := Run(ctx, Config{Store: s, Batches: batches, NewWorker: func() Worker { return worker }})
+		if !errors.Is(err, context.Canceled) || again < 200*time.Millisecond || again > time.Second {
+			t.Errorf("tried again after %s, want 200ms and a little more: %v", again, err)
+		}
+		if reads := s.reads.Load(); reads > 5 {
+			t.Errorf("%d reads", reads)
+		}
+	})
+}
+
 // Whatever workers do and however processes end, each event is done, or dead if it deserves
 // it, and the order of each storage holds.
 func TestModel(t *testing.T) {

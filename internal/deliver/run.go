@@ -521,8 +521,19 @@ func (c *consumer) note(l *lane) {
 	}
 }
 
-// rest decides what a lane waits for after a change, unless it is busy.
+// rest decides what a lane waits for after a change, unless it is busy. Of one that is behind, it
+// drops the events if the queues are filling.
 func (c *consumer) rest(l *lane) {
+	if l.behind && c.queued > maxQueued/2 {
+		c.shed(l)
+	}
+	c.restFull(l)
+}
+
+// restFull is rest that drops no events. Those that were just read must be tried before they
+// are dropped: otherwise, the lane would be read again and again for as long as the queues
+// are full.
+func (c *consumer) restFull(l *lane) {
 	switch {
 	case len(l.queue) == 0 && !l.behind && len(l.dead) == 0:
 		delete(c.lanes, l.storage)
@@ -530,9 +541,6 @@ func (c *consumer) rest(l *lane) {
 		l.phase = waiting
 		heap.Push(&c.waiting, l)
 	default:
-		if l.behind && c.queued > maxQueued/2 {
-			c.shed(l)
-		}
 		c.await(l)
 	}
 	c.note(l)

@@ -428,7 +428,7 @@ func (c *Client) leaveServer(err error) bool {
 		return true
 	case errors.As(err, &wrong):
 		return c.setAside(wrong.URL, err)
-	case permanent(err):
+	case permanent(err), errors.As(err, new(*tokenError)): // a server was not asked
 		return false
 	case errors.As(err, &short):
 		c.recordFailure(c.serverOfPublic(short.URL), err)

@@ -160,21 +160,39 @@ func cutUntil(t *testing.T, f *fixture, holds func() bool) {
 // TestTokenIsMissingForAWhile: what makes the token fails for some time in the middle of a tail,
 // which goes on without loss or repeat.
 func TestTokenIsMissingForAWhile(t *testing.T) {
-	f := newFixture(t)
+	t.Run("one server", func(t *testing.T) { checkTokenMissing(t, newFixture(t)) })
+	t.Run("two servers", func(t *testing.T) {
+		f := newFixture(t)
+		other := httptest.NewServer(f.srv)
+		defer other.Close()
+		checkTokenMissing(t, f, other)
+	})
+}
+
+func checkTokenMissing(t *testing.T, f *fixture, others ...*httptest.Server) {
 	cfg := hasty(f.http.URL)
+	for _, s := range others {
+		cfg.Servers = append(cfg.Servers, s.URL)
+	}
 	var failing atomic.Bool
-	var failed atomic.Int64
+	var failed, asked atomic.Int64
 	missing := errors.New("no such file")
+	repair := sync.OnceFunc(func() {
+		f.put("alice/a", 10)
+		failing.Store(false)
+	})
 	cfg.Token = func(context.Context, string) (string, error) {
-		if failing.Load() {
-			return "", missing
+		if !failing.Load() {
+			return "token", nil
 		}
-		return "token", nil
+		if asked.Add(1) > 1000 {
+			repair()
+		}
+		return "", missing
 	}
 	cfg.OnRetry = func(err error, _ time.Duration) {
 		if errors.Is(err, missing) && failed.Add(1) == 5 {
-			f.put("alice/a", 10)
-			failing.Store(false)
+			repair()
 		}
 	}
 	c := newTestClient(t, f.newCache(), cfg)
@@ -188,11 +206,22 @@ func TestTokenIsMissingForAWhile(t *testing.T) {
 		}
 		if lines = append(lines, string(ev.Line())); len(lines) == 10 {
 			failing.Store(true)
-			cutting.Go(func() { cutUntil(t, f, func() bool { return failed.Load() > 0 }) })
+			cutting.Go(func() {
+				cutUntil(t, f, func() bool {
+					for _, s := range others {
+						s.CloseClientConnections()
+					}
+					return failed.Load() > 0 || asked.Load() > 100
+				})
+			})
 		}
 		if len(lines) == 20 {
 			break
 		}
+	}
+	// Two goroutines may ask, each for every server.
+	if n := asked.Load(); n > 5*2*int64(len(cfg.Servers)) {
+		t.Errorf("a token was asked for %d times, with %d pauses", n, failed.Load())
 	}
 	sameEvents(t, "the tail", lines, f.truth("alice", "", ""))
 	failing.Store(true)

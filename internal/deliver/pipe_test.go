@@ -273,6 +273,32 @@ func TestKillProgram(t *testing.T) {
 	}
 }
 
+// A command that is asked to end has not done its event, with whatever status it ends.
+func TestExecBrokenOff(t *testing.T) {
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer out.Close()
+	p, err := NewProgram(`trap "exit 0" TERM; echo begun; sleep 1000 & wait`, out, os.Stderr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cause := range []error{errEnding, &TimeoutError{time.Minute}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error)
+		go func() { done <- p.ExecWorker().Do(ctx, &Try{Events: []*event.Event{testEvent(1, "x", "")}}) }()
+		if _, err := r.Read(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		cancel(cause)
+		if err := <-done; !errors.Is(err, cause) {
+			t.Errorf("the command: %v, want %v", err, cause)
+		}
+	}
+}
+
 // A command gets the line, and what it may want to know in its environment.
 func TestExec(t *testing.T) {
 	r, out, err := os.Pipe()

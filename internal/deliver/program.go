@@ -149,6 +149,13 @@ func (r *process) end() {
 	time.AfterFunc(termTime, func() { r.signal(true) })
 }
 
+// wasAsked reports whether the process was asked to end before it did.
+func (r *process) wasAsked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
+}
+
 func (r *process) signal(kill bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -257,6 +264,9 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 	defer stop()
 	err = r.wait()
 	to.Close()
+	if err == nil && r.wasAsked() {
+		return context.Cause(ctx) // its status says how it took that, and not that the event is done
+	}
 	return err
 }
 

@@ -105,6 +105,7 @@ type consumption struct {
 	topics  []event.Topic
 	batches batchesFunc
 	follows bool
+	dropped func(s event.Storage, err error) (oldest event.ID, ok bool) // see deliver.Config.PassDropped
 }
 
 // consume runs the consumer until it ends.
@@ -120,7 +121,7 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 	cfg := deliver.Config{
 		Batches: what.batches,
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
-		OnFail: a.noteFailure, OnEnding: a.noteEnding, Grace: consumerGrace,
+		OnFail: a.noteFailure, PassDropped: what.dropped, OnEnding: a.noteEnding, Grace: consumerGrace,
 	}
 	if a.filter.where != nil {
 		cfg.Want = a.filter.wants

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/deliver"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // errConsumed ends the reading of a source whose consumer ends.
@@ -65,6 +66,26 @@ func (p *sourcePrinter) giveEvents(evs []event.Event, next event.ID) (done bool,
 // consumeSource is consume for a source.
 func (o *tailOptions) consumeSource(ctx context.Context, c *consumption, s *sourceSession, p *sourcePrinter) error {
 	c.batches = s.consumerBatches(p)
+	lost := false
+	c.dropped = func(st event.Storage, err error) (oldest event.ID, ok bool) {
+		oldest, ok = c.noteDropped(st, err)
+		lost = lost || ok
+		return oldest, ok
+	}
 	err := o.consume(ctx, c)
+	if err == nil && lost {
+		err = &exitError{status: exitGap}
+	}
 	return cmp.Or(err, p.gapStatus())
+}
+
+// noteDropped reports the events of a storage that were not done until the file no longer had
+// them: one path that fails for long is no reason to end the others.
+func (c *consumption) noteDropped(st event.Storage, err error) (oldest event.ID, ok bool) {
+	notHeld := (*window.NotHeldError)(nil)
+	if !errors.As(err, &notHeld) || !notHeld.Some {
+		return 0, false
+	}
+	c.a.note("history of %s from %s to %s is no longer in %s: what was not done of it is lost", st, positionName(notHeld.After), notHeld.Oldest, c.db.Path())
+	return notHeld.Oldest, true
 }

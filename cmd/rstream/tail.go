@@ -138,7 +138,7 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 	defer s.Close()
 	switch {
 	case o.target() != "":
-		err = o.consume(ctx, &consumption{a, s.db, topics, consumerBatches(s, topics, opts), isFollowing(opts.Until, opts.UntilLive)})
+		err = o.consume(ctx, &consumption{a: a, db: s.db, topics: topics, batches: consumerBatches(s, topics, opts), follows: isFollowing(opts.Until, opts.UntilLive)})
 	case o.name == "":
 		err = o.printTail(ctx, s, topics, opts, nil)
 	default:

@@ -114,8 +114,10 @@ func (c *consumer) takeLoaded(r loaded) {
 		r.err = fmt.Errorf("read %s after %s: %w", l.storage, r.next, errMissing)
 	}
 	if r.err != nil {
-		c.fail(r.err)
-		l.phase = ready
+		if !c.passDropped(l, r.err) {
+			c.fail(r.err)
+			l.phase = ready
+		}
 		return
 	}
 	var wanted []*event.Event
@@ -143,6 +145,26 @@ func (c *consumer) takeLoaded(r loaded) {
 		c.rows--
 	}
 	c.restFull(l)
+}
+
+// passDropped lets a lane go on after events that the copy no longer has. It reports false if err
+// is to end the consumer.
+func (c *consumer) passDropped(l *lane, err error) bool {
+	if c.cfg.PassDropped == nil {
+		return false
+	}
+	oldest, ok := c.cfg.PassDropped(l.storage, err)
+	if !ok || oldest < l.first {
+		return false
+	}
+	l.first, l.isEvent = oldest+1, false
+	l.tries, l.err = 0, ""
+	if oldest >= l.skipped {
+		l.behind = false
+		c.rows--
+	}
+	c.restFull(l)
+	return true
 }
 
 // dispatch gives begun lanes to idle workers.

@@ -35,6 +35,10 @@ type Config struct {
 	Line func(ctx context.Context, b []byte, ev *event.Event) ([]byte, error)
 	// OnFail is called after each try that has failed. It may be nil.
 	OnFail func(Failure)
+	// PassDropped is called if the next unfinished events of a storage cannot be read. If it
+	// returns true, the copy no longer has those up to oldest, and the storage goes on after it.
+	// Otherwise, and if it is nil, the error ends the consumer.
+	PassDropped func(s event.Storage, err error) (oldest event.ID, ok bool)
 	// OnEnding is called if the consumer waits for tries for more than a second before it ends.
 	// It may be nil.
 	OnEnding func(underWay int)

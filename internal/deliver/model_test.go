@@ -772,6 +772,60 @@ func TestRetriedBesideBacklog(t *testing.T) {
 	})
 }
 
+var errDropped = errors.New("it was dropped")
+
+// A droppingStore no longer has the events up to one, from some time on.
+type droppingStore struct {
+	*listStore
+	oldest event.ID
+	from   time.Time
+}
+
+func (s *droppingStore) ReadStorage(ctx context.Context, st event.Storage, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	if after < s.oldest && !time.Now().Before(s.from) {
+		return nil, after, fmt.Errorf("read after %s: %w", after, errDropped)
+	}
+	return s.listStore.ReadStorage(ctx, st, after, until, limit)
+}
+
+// A storage whose unfinished events the copy no longer has goes on after them, if that is asked for,
+// and is done if it has no others. All other storages are done in any case.
+func TestDroppedUnfinished(t *testing.T) {
+	for oldest, want := range map[event.ID][]event.ID{4: {5, 7}, 8: nil} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &droppingStore{newListStore(8, 2), oldest, time.Now().Add(time.Second)}
+			first, dropped := s.events[0].Storage(), ""
+			var done []event.ID
+			others := 0
+			worker := funcWorker(func(t *Try) error {
+				switch ev := t.Events[0]; {
+				case ev.Storage() != first:
+					others++
+				case ev.ID == 1:
+					return errors.New("no")
+				default:
+					done = append(done, ev.ID)
+				}
+				return nil
+			})
+			cfg := Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }}
+			if err := Run(t.Context(), cfg); !errors.Is(err, errDropped) || others != 4 {
+				t.Errorf("without PassDropped: %v; %d events of another storage are done", err, others)
+			}
+			cfg.PassDropped = func(st event.Storage, err error) (event.ID, bool) {
+				dropped += fmt.Sprintf("%s: %v; ", st, err)
+				return oldest, errors.Is(err, errDropped)
+			}
+			if err := Run(t.Context(), cfg); err != nil || !slices.Equal(done, want) || s.Position() != 8 || s.Oldest != 0 || len(s.blocked) > 0 {
+				t.Errorf("%v; %v are done; it is at %s, %s is unfinished, and %d storages wait", err, done, s.Position(), s.Oldest, len(s.blocked))
+			}
+			if want := fmt.Sprintf("%s: read after %s: %v; ", first, event.Beginning, errDropped); dropped != want {
+				t.Errorf("dropped %s, want %s", dropped, want)
+			}
+		})
+	}
+}
+
 // Whatever workers do and however processes end, each event is done, or dead if it deserves
 // it, and the order of each storage holds.
 func TestModel(t *testing.T) {

@@ -274,12 +274,19 @@ func (c *consumer) askLater(l *lane) {
 	d := l.dead[0]
 	d.Retry = true
 	c.pending.Return = append(c.pending.Return, d)
-	l.dead = l.dead[1:]
+	c.dropLetter(l)
 }
 
-// askAgain looks for dead letters that are to be tried again.
+// dropLetter takes the first dead letter out of a lane.
+func (c *consumer) dropLetter(l *lane) {
+	l.dead = l.dead[1:]
+	c.letters--
+}
+
+// askAgain looks for dead letters that are to be tried again. Since a look finds only some, the next
+// one follows at once when these are done.
 func (c *consumer) askAgain(ctx context.Context, now time.Time) {
-	if c.asking || c.ending || now.Sub(c.asked) < askTime {
+	if c.asking || c.ending || now.Sub(c.asked) < askTime && !(c.found && c.lettersStored()) {
 		return
 	}
 	c.asking, c.asked, c.endedDead = true, now, map[int64]bool{}
@@ -292,8 +299,13 @@ func (c *consumer) askAgain(ctx context.Context, now time.Time) {
 	})
 }
 
+// lettersStored reports whether the results of all dead letters are stored.
+func (c *consumer) lettersStored() bool {
+	return c.letters == 0 && !c.stepping && len(c.pending.Return) == 0 && len(c.pending.Remove) == 0
+}
+
 func (c *consumer) takeAgain(a askedAgain) {
-	c.asking = false
+	c.asking, c.found = false, len(a.dead) > 0
 	if a.err != nil {
 		c.fail(a.err)
 		return
@@ -307,11 +319,13 @@ func (c *consumer) takeAgain(a askedAgain) {
 			l = &lane{storage: d.Event.Storage()}
 			c.lanes[l.storage] = l
 			l.dead = append(l.dead, d)
+			c.letters++
 			c.rest(l)
 			continue
 		}
 		if !hasDead(l, d.Number) {
 			l.dead = append(l.dead, d)
+			c.letters++
 			c.stopWaiting(l)
 		}
 	}

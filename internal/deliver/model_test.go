@@ -609,6 +609,60 @@ func TestDeadWhileHeldBack(t *testing.T) {
 	})
 }
 
+// A lettersStore has dead letters that are to be tried again, and tells of a few at a time.
+type lettersStore struct {
+	*listStore
+	letters []cache.DeadLetter
+}
+
+func (s *lettersStore) AskedAgain(context.Context) (some []cache.DeadLetter, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.letters {
+		if d.Retry && len(some) < 3 {
+			some = append(some, d)
+		}
+	}
+	return some, nil
+}
+
+func (s *lettersStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
+	s.mu.Lock()
+	for _, d := range step.Return {
+		s.letters[d.Number-1] = d
+	}
+	s.mu.Unlock()
+	return s.listStore.Step(ctx, step)
+}
+
+// A consumer that is to end when all is done ends after the last dead letter that was asked for,
+// however few the store tells of at a time. It does not wait between them, unless the
+// destination is busy.
+func TestDeadMany(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &lettersStore{listStore: newListStore(10, 4)}
+			s.ConsumerStep.Position = 10
+			for i, ev := range s.events {
+				s.letters = append(s.letters, cache.DeadLetter{Number: int64(i + 1), Event: *ev, Tries: 3, Retry: true})
+			}
+			begun, tried, again := time.Now(), 0, busy
+			worker := funcWorker(func(t *Try) error {
+				if again && tried == 9 {
+					again = false
+					return &AgainError{time.Minute, errors.New("no connection")}
+				}
+				tried++
+				return errors.New("no")
+			})
+			err := Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }})
+			if took := time.Since(begun); err != nil || tried != 10 || !busy && took > 2*time.Second {
+				t.Errorf("busy: %t; %d dead letters were tried in %s: %v", busy, tried, took, err)
+			}
+		})
+	}
+}
+
 // A slowStore takes a while to read a storage.
 type slowStore struct{ *listStore }
 

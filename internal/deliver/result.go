@@ -187,7 +187,7 @@ func (c *consumer) endDead(l *lane, err error) {
 	if c.endedDead != nil {
 		c.endedDead[d.Number] = true
 	}
-	l.dead = l.dead[1:]
+	c.dropLetter(l)
 	c.rest(l)
 }
 

@@ -53,6 +53,8 @@ type consumer struct {
 	saved     time.Time // of the last step
 	asked     time.Time // when dead letters were last looked for
 	asking    bool
+	found     bool // the last look found some: there may be more
+	letters   int  // dead letters in lanes
 	again     chan askedAgain
 	endedDead map[int64]bool // dead letters that have ended since the last look began
 
@@ -277,7 +279,7 @@ func (c *consumer) over() bool {
 	if c.stepping || c.trying > 0 {
 		return false
 	}
-	return c.ending || c.scanned && len(c.lanes) == 0 && !c.asking
+	return c.ending || c.scanned && len(c.lanes) == 0 && !c.asking && !c.found
 }
 
 // finish stores the last step.

@@ -97,7 +97,7 @@ func (w *pipeWorker) ask(ctx context.Context, t *Try) error {
 	defer w.returnAfter(ctx)()
 	ev := t.Events[0]
 	line := *t
-	if t.Dead && t.Line == nil {
+	if t.Dead {
 		line.Events = []*event.Event{markDead(ev)}
 	}
 	var err error

@@ -125,6 +125,21 @@ func TestPipe(t *testing.T) {
 	}
 }
 
+// The line of a dead letter says so, also to what makes another line of it.
+func TestPipeDead(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker().(*pipeWorker)
+	defer w.Close()
+	selected := func(_ context.Context, b []byte, ev *event.Event) ([]byte, error) { return ev.AppendLine(b), nil }
+	for _, line := range []func(context.Context, []byte, *event.Event) ([]byte, error){nil, selected} {
+		for _, dead := range []bool{false, true} {
+			try := &Try{Events: []*event.Event{testEvent(1, "x", "works")}, Number: 1, Dead: dead, Line: line}
+			if err := w.Do(t.Context(), try); err != nil || strings.Contains(string(w.line), `"dead":true`) != dead {
+				t.Errorf("dead: %t, another line: %t: %s, %v", dead, line != nil, w.line, err)
+			}
+		}
+	}
+}
+
 // A second answer is taken for that of the next event, or seen before it: in either case the
 // process ends and nothing is done that was not answered.
 func TestPipeTwice(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -280,19 +281,35 @@ func runDeadChange(ctx context.Context, a *app, o deadOptions, change deadChange
 	if err != nil {
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
-	if !o.all {
-		picked = numbers // one that does not exist is an error
+	if o.all {
+		return change.applyAll(ctx, a, db, o.name, picked)
 	}
-	return change.apply(db, ctx, o.name, picked)
+	return change.apply(db, ctx, o.name, numbers) // one that does not exist is an error
+}
+
+// applyAll changes those of numbers that still are dead letters: the consumer may have done some
+// since they were picked.
+func (change *deadChange) applyAll(ctx context.Context, a *app, db *cache.DB, name string, numbers []int64) error {
+	picked := len(numbers)
+	for {
+		err := change.apply(db, ctx, name, numbers)
+		if !errors.Is(err, cache.ErrNoDeadLetter) {
+			if gone := picked - len(numbers); err == nil && gone > 0 {
+				a.note("left out: %s that the consumer has done meanwhile, or that another command has dropped", count(gone, "dead letter"))
+			}
+			return err
+		}
+		known, err := deadNumbers(ctx, db, name)
+		if err != nil {
+			return err
+		}
+		numbers = slices.DeleteFunc(numbers, func(n int64) bool { return !known[n] })
+	}
 }
 
 // checkDead returns an error for the first of the numbers of which a consumer has no dead letter.
 func checkDead(ctx context.Context, db *cache.DB, name string, numbers []int64) error {
-	known := map[int64]bool{}
-	err := eachDead(ctx, db, name, func(d *cache.DeadLetter) error {
-		known[d.Number] = true
-		return nil
-	})
+	known, err := deadNumbers(ctx, db, name)
 	if err != nil {
 		return err
 	}
@@ -302,4 +319,14 @@ func checkDead(ctx context.Context, db *cache.DB, name string, numbers []int64) 
 		}
 	}
 	return nil
+}
+
+// deadNumbers returns the numbers of the dead letters of a consumer.
+func deadNumbers(ctx context.Context, db *cache.DB, name string) (known map[int64]bool, err error) {
+	known = map[int64]bool{}
+	err = eachDead(ctx, db, name, func(d *cache.DeadLetter) error {
+		known[d.Number] = true
+		return nil
+	})
+	return known, err
 }

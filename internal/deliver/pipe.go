@@ -44,7 +44,7 @@ func (w *pipeWorker) Do(ctx context.Context, t *Try) error {
 	}
 	if w.process == nil {
 		if err := w.startProcess(); err != nil {
-			return &AgainError{pauseAfter(3), err} // the system has no room for a process
+			return err
 		}
 	}
 	err := w.ask(ctx, t)
@@ -70,11 +70,11 @@ func (w *pipeWorker) spoiled() bool {
 func (w *pipeWorker) startProcess() error {
 	in, toIn, err := os.Pipe()
 	if err != nil {
-		return err
+		return &AgainError{pauseAfter(3), err} // the system has no room for a process
 	}
 	fromOut, out, err := os.Pipe()
 	if err != nil {
-		return errors.Join(err, in.Close(), toIn.Close())
+		return &AgainError{pauseAfter(3), errors.Join(err, in.Close(), toIn.Close())}
 	}
 	w.starter.do(func() { w.process, err = w.program.run(w.program.env, in, out) })
 	in.Close()

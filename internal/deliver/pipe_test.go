@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -344,6 +346,51 @@ func TestExec(t *testing.T) {
 	}
 	if _, err := NewProgram("no-such-program -x", out, os.Stderr, nil); err == nil {
 		t.Error("a program that does not exist is accepted")
+	}
+}
+
+// A program that is missing for a moment costs no event a try. One that stays missing ends the
+// consumer, and costs none either.
+func TestProgramMissing(t *testing.T) {
+	for name, back := range map[string]bool{"exec": true, "exec, for good": false, "pipe, for good": false} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "program")
+			found, err := NewProgram("true", os.Stdout, os.Stderr, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				p := &Program{path: path, args: []string{path}, env: os.Environ(), out: os.Stdout, err: os.Stderr, running: map[*process]struct{}{}}
+				cfg := Config{NewWorker: p.ExecWorker, Workers: 3, Tries: 1}
+				if name == "pipe, for good" {
+					cfg.NewWorker = p.PipeWorker
+				}
+				s := newListStore(6, 4)
+				cfg.Store, cfg.Batches = s, s.batches
+				if back {
+					time.AfterFunc(2*time.Second, func() {
+						if err := os.Symlink(found.path, path); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				begun := time.Now()
+				var status Status
+				cfg.OnStatus = func(s Status) { status = s }
+				err := Run(t.Context(), cfg)
+				switch {
+				case status.Failed != 0 || len(s.Bury) > 0:
+					t.Errorf("%d tries failed, and %d events are dead", status.Failed, len(s.Bury))
+				case back && (err != nil || status.Done != 6):
+					t.Errorf("%d events are done: %v", status.Done, err)
+				case !back && (!errors.As(err, new(*EndError)) || !errors.Is(err, fs.ErrNotExist) || s.Oldest != 1):
+					t.Errorf("%v; %s is the first unfinished event", err, s.Oldest)
+				}
+				if took := time.Since(begun); took > 10*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
 	}
 }
 

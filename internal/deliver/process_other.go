@@ -3,6 +3,8 @@
 package deliver
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -12,6 +14,11 @@ func shellCommand(command string) []string { return []string{"cmd", "/c", comman
 func lockThread() {}
 
 func groupOfItsOwn() *syscall.SysProcAttr { return nil }
+
+// hasNoRoom reports whether the system could not start a process for now.
+func hasNoRoom(err error) bool {
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
+}
 
 func signalGroup(p *os.Process, _ bool) { _ = p.Kill() }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,12 @@ import (
 func shellCommand(command string) []string { return []string{"/bin/sh", "-c", command} }
 
 func lockThread() { runtime.LockOSThread() }
+
+// hasNoRoom reports whether the system could not start a process for now.
+func hasNoRoom(err error) bool {
+	return slices.ContainsFunc([]error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ETXTBSY, unix.EINTR},
+		func(e error) bool { return errors.Is(err, e) })
+}
 
 // signalGroup asks the group of p to end, or kills it.
 func signalGroup(p *os.Process, kill bool) {

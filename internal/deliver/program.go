@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,7 @@ type Program struct {
 	mu      sync.Mutex
 	running map[*process]struct{}
 	killed  bool
+	missing time.Time // since when no process could be started; zero if the last one was
 }
 
 // NewProgram returns the program of a command line: a program and its arguments, or a command
@@ -107,12 +109,40 @@ func (p *Program) run(env []string, in, out *os.File) (*process, error) {
 		files = append(files, p.name)
 	}
 	started, err := os.StartProcess(p.path, p.args, &os.ProcAttr{Env: env, Files: files, Sys: groupOfItsOwn()})
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.args[0], err)
+	if err := p.checkStart(err); err != nil {
+		return nil, err
 	}
 	r := &process{program: p, p: started, exited: make(chan struct{})}
 	p.add(r)
 	return r, nil
+}
+
+// missingTime is how long a program may be missing: an update may replace its file.
+const missingTime = 5 * time.Second
+
+// checkStart returns the error of a try whose process could not be started. It counts as one only
+// if its event is the reason. If the program cannot be run, that is no failure of an event, but
+// it ends the consumer before long.
+func (p *Program) checkStart(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.missing = time.Time{}
+		return nil
+	}
+	text := fmt.Errorf("start %s: %w", p.args[0], err)
+	switch {
+	case errors.Is(err, syscall.E2BIG):
+		return text
+	case hasNoRoom(err):
+		return &AgainError{pauseAfter(3), text}
+	case p.missing.IsZero():
+		p.missing = time.Now()
+	}
+	if time.Since(p.missing) >= missingTime {
+		return &EndError{text}
+	}
+	return &AgainError{pauseAfter(3), text}
 }
 
 // wait waits until the process has ended, and returns nil if it was successful.
@@ -232,7 +262,7 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 	w.thread.lock()
 	in, to, err := os.Pipe()
 	if err != nil {
-		return &AgainError{pauseAfter(3), err}
+		return &AgainError{pauseAfter(3), err} // the system has no room for a process
 	}
 	defer to.Close()
 	line, err := t.appendLine(ctx, nil)
@@ -250,7 +280,7 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 	r, err := w.program.run(t.environment(w.program.env), in, w.program.out)
 	in.Close()
 	if err != nil {
-		return &AgainError{pauseAfter(3), err} // the system has no room for a process
+		return err
 	}
 	var writing sync.WaitGroup
 	if len(line) > pipeRoom {

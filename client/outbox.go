@@ -19,6 +19,21 @@ type Sent struct {
 	Forbidden int // those of Refused whose storages the token does not cover
 }
 
+// A HeldUpError reports that a proxy refuses a draft of the outbox, for its size or content. The draft
+// keeps waiting, and so do those after it.
+type HeldUpError struct {
+	Number  int64 // of the draft
+	Storage event.Storage
+	Err     error // the answer
+}
+
+func (e *HeldUpError) Error() string {
+	return fmt.Sprintf("append %d, to %s: %v", e.Number, e.Storage, e.Err)
+}
+
+// Unwrap returns the answer.
+func (e *HeldUpError) Unwrap() error { return e.Err }
+
 // sendLimit is how many drafts are sent at a time.
 const sendLimit = 1000
 
@@ -28,7 +43,7 @@ const sendLimit = 1000
 // later draft overtakes it. A draft that the server refuses for its content, or because
 // the token does not cover its storage, stays in the outbox, marked as refused, and Send
 // goes on with the next. A draft that only a proxy refuses keeps waiting, and Send returns
-// the proxy's answer.
+// a *HeldUpError.
 //
 // If shown is not nil it is called for each draft that the log has, with its receipt.
 func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
@@ -95,8 +110,10 @@ func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 		return s.sendDrafts(ctx, others)
 	}
 	switch {
-	case answer == nil, len(queued) == 1 && !answer.FromLog:
+	case answer == nil:
 		return err
+	case len(queued) == 1 && !answer.FromLog:
+		return &HeldUpError{queued[0].Number, queued[0].Storage(), err}
 	case len(queued) == 1:
 		return s.refuseDrafts(ctx, queued, answer)
 	}

@@ -215,6 +215,9 @@ func TestSendThroughNarrowProxy(t *testing.T) {
 	if !errors.As(err, &answer) || answer.Status != 413 || answer.FromLog {
 		t.Errorf("Send = %v, want the proxy's 413", err)
 	}
+	if held := (*HeldUpError)(nil); !errors.As(err, &held) || held.Number != 6 || held.Storage.String() != "alice/x" {
+		t.Errorf("Send = %v, want that it names append 6", err)
+	}
 	if keys := f.logKeys("*"); keys != "a b c d e " || sent.Sent != 5 || sent.Refused != 0 {
 		t.Errorf("the log has %s, sent %+v", keys, sent)
 	}

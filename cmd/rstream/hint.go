@@ -66,6 +66,9 @@ var typeHints = []typeHint{
 	hintAs(func(*cobra.Command, *client.RolledBackError) string {
 		return "put the right file back on the server; if it is lost, run \"rstream serve --as-new-log\" once. This copy, its outbox and its cursors are unchanged"
 	}),
+	hintAs(func(_ *cobra.Command, e *client.HeldUpError) string {
+		return fmt.Sprintf("\"rstream outbox drop %d\" gives it up; those after it are sent then", e.Number)
+	}),
 	hintAs(func(_ *cobra.Command, e *client.StatusError) string {
 		switch {
 		case e.Status == http.StatusConflict:

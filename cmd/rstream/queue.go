@@ -396,10 +396,10 @@ func (a *app) sendOutbox(ctx context.Context, s *session) error {
 		return err
 	}
 	sent, err := s.Send(ctx, nil)
-	if err != nil {
+	if err != nil && (!isHeldUp(err) || sent.Sent+sent.Refused == 0) {
 		return err
 	}
-	return a.reportSent(sent, false)
+	return errors.Join(err, a.reportSent(sent, false))
 }
 
 // outboxWaits reports whether drafts wait to be sent, and notes those that were refused.
@@ -456,7 +456,8 @@ func (a *app) whileSending(ctx context.Context, s *session, first *sending, fn f
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := first.endBeside(ctx, a); err != nil && ctx.Err() == nil {
+		var held heldOutbox
+		if err := held.take(a, first.endBeside(ctx, a)); err != nil && ctx.Err() == nil {
 			cancel(err)
 		}
 		tick := time.NewTicker(sendPause)
@@ -467,7 +468,10 @@ func (a *app) whileSending(ctx context.Context, s *session, first *sending, fn f
 			case <-ctx.Done():
 				return
 			}
-			if err := a.sendNow(ctx, s); err != nil && ctx.Err() == nil {
+			if time.Now().Before(held.until) {
+				continue
+			}
+			if err := held.take(a, a.sendNow(ctx, s)); err != nil && ctx.Err() == nil {
 				cancel(err)
 			}
 		}
@@ -488,8 +492,8 @@ func (a *app) sendNow(ctx context.Context, s *session) error {
 		return err
 	}
 	sent, err := s.Send(ctx, nil)
-	if err != nil {
+	if err != nil && (!isHeldUp(err) || sent.Sent+sent.Refused == 0) {
 		return err
 	}
-	return a.reportSent(sent, false)
+	return errors.Join(err, a.reportSent(sent, false))
 }

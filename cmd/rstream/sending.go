@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -69,16 +70,30 @@ func (b *sending) isLater() bool {
 	}
 }
 
+// A sendOutcome is the result of a sending.
+type sendOutcome struct {
+	client.Sent
+	heldUp error // a proxy refuses an append: that is no reason to fetch nothing
+}
+
+// err returns the error for appends that were refused, nil if there are none.
+func (o *sendOutcome) err() error { return errors.Join(refusedError(o.Sent), o.heldUp) }
+
+func isHeldUp(err error) bool { return errors.As(err, new(*client.HeldUpError)) }
+
 // end waits until everything is sent, and reports it as reportSent does.
-func (b *sending) end(a *app, summary bool) (sent client.Sent, err error) {
+func (b *sending) end(a *app, summary bool) (o sendOutcome, err error) {
 	if b == nil {
-		return sent, nil
+		return o, nil
 	}
 	<-b.done
-	if b.err != nil {
-		return b.sent, b.err
+	o.Sent = b.sent
+	if isHeldUp(b.err) {
+		o.heldUp = b.err
+	} else if b.err != nil {
+		return o, b.err
 	}
-	return b.sent, a.reportSent(b.sent, summary)
+	return o, a.reportSent(o.Sent, summary)
 }
 
 // endBeside is end beside a command that follows, until ctx ends.
@@ -91,8 +106,8 @@ func (b *sending) endBeside(ctx context.Context, a *app) error {
 	case <-ctx.Done():
 		return nil
 	}
-	_, err := b.end(a, false)
-	return err
+	o, err := b.end(a, false)
+	return cmp.Or(err, o.heldUp)
 }
 
 // stop ends the sending.
@@ -101,4 +116,27 @@ func (b *sending) stop() {
 		b.cancel()
 		<-b.done
 	}
+}
+
+// A heldOutbox is the outbox of sync --follow while a proxy refuses an append.
+type heldOutbox struct {
+	noted string // what was said
+	pause time.Duration
+	until time.Time // then it is sent again
+}
+
+// take takes the result of sending, and returns an error that is to end the command. That the outbox is
+// held up is said once.
+func (h *heldOutbox) take(a *app, err error) error {
+	if !isHeldUp(err) {
+		h.pause, h.until = 0, time.Time{}
+		return err
+	}
+	if text := err.Error(); text != h.noted {
+		h.noted = text
+		a.note("%s; it waits, and so do those after it; %s", text, hintFor(nil, err))
+	}
+	h.pause = min(max(2*h.pause, 2*sendPause), time.Minute)
+	h.until = time.Now().Add(h.pause)
+	return nil
 }

@@ -149,7 +149,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		return err
 	}
 	defer sending.stop()
-	var sent client.Sent
+	var sent sendOutcome
 	later := sending.isLater()
 	if !later {
 		sent, err = sending.end(a, !o.print)
@@ -161,7 +161,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	allowed := allowedTopics{a: a, verb: "sync", left: topics, added: added}
 	end, err := a.syncTopics(ctx, s, &allowed, r, o)
 	if err == nil && later && !o.follow {
-		if sent, err = sending.end(a, !o.print); err == nil && sent.Sent > 0 {
+		if sent, err = sending.end(a, !o.print); err == nil && sent.Sent.Sent > 0 {
 			end, err = a.syncTopics(ctx, s, &allowed, r, o)
 		}
 	}
@@ -175,7 +175,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		}
 		return a.gapLine(err)
 	}
-	return cmp.Or(refusedError(sent), allowed.status())
+	return cmp.Or(sent.err(), allowed.status())
 }
 
 // rememberTopics marks topics as followed, and returns them and those of them that were not

@@ -295,7 +295,7 @@ func (change *deadChange) applyAll(ctx context.Context, a *app, db *cache.DB, na
 		err := change.apply(db, ctx, name, numbers)
 		if !errors.Is(err, cache.ErrNoDeadLetter) {
 			if gone := picked - len(numbers); err == nil && gone > 0 {
-				a.note("left out: %s that the consumer has done meanwhile, or that another command has dropped", count(gone, "dead letter"))
+				a.note("left out: %s, done or dropped meanwhile", count(gone, "dead letter"))
 			}
 			return err
 		}

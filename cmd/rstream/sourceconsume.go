@@ -86,6 +86,6 @@ func (c *consumption) noteDropped(st event.Storage, err error) (oldest event.ID,
 	if !errors.As(err, &notHeld) || !notHeld.Some {
 		return 0, false
 	}
-	c.a.note("history of %s from %s to %s is no longer in %s: what was not done of it is lost", st, positionName(notHeld.After), notHeld.Oldest, c.db.Path())
+	c.a.note("history of %s from %s to %s is no longer in %s; its unfinished events are lost", st, positionName(notHeld.After), notHeld.Oldest, c.db.Path())
 	return notHeld.Oldest, true
 }

@@ -496,3 +496,17 @@ func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err er
 	}
 	return at, nil
 }
+
+// PositionsAt returns the positions that a time can have in the log, judging by stored events and
+// known bounds of windows: From is that of PositionAt, and To is the last position before the
+// next one that is known to be later, or event.MaxID if none is. No event between the two is stored.
+func (db *DB) PositionsAt(ctx context.Context, t event.Time) (span window.Span, err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
+		span, err = rows.PositionsAt(ctx, tx, t)
+		return err
+	})
+	if err != nil {
+		return window.Span{}, fmt.Errorf("positions at %s: %w", t, err)
+	}
+	return span, nil
+}

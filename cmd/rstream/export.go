@@ -25,7 +25,7 @@ func newExportCommand(a *app) *cobra.Command {
 each topic a line with its log, ranges and number of events, then the events. export
 does not contact a server; --cache may name a server's own file. If events are missing
 from the copy, or the copy differs from the server, standard error says where and the
-status is 3.
+status is 3. What has happened since the last sync is not known here.
 
 --to writes to a file, compressed if its name ends in .gz or .zst. The file appears
 under its name when it is complete, and replaces an older one; if export fails or is

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -80,21 +81,63 @@ func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 	}
 	end := held[len(held)-1].To
 	span = window.Span{From: event.Beginning, To: end}
+	timed := false
 	if r.since != nil {
-		if span.From, err = offlinePosition(ctx, db, *r.since, end); err != nil {
+		if span.From, timed, err = firstPosition(ctx, db, *r.since, end); err != nil {
 			return nil, span, err
 		}
 	}
 	if r.until != nil {
-		if span.To, err = offlinePosition(ctx, db, *r.until, end); err != nil {
+		if span.To, err = lastPosition(ctx, db, held, *r.until); err != nil {
 			return nil, span, err
 		}
 	}
 	switch {
+	case span.To < span.From && r.until == nil && timed:
+		return nil, span, &exitError{exitGap, fmt.Sprintf("what is held of %s ends at %s, before --since %s", topicList(topics), end, r.since),
+			fmt.Sprintf("fetch the rest with \"rstream sync %s\"", shellTopics(topics))}
 	case span.To < span.From && r.until == nil:
 		return nil, span, usagef("--since %s lies after all that is held, up to %s", span.From, span.To)
 	case span.To < span.From:
 		return nil, span, usagef("--since %s lies after --until %s", span.From, span.To)
 	}
 	return held, span, nil
+}
+
+// pastTime returns the time of m if it is one that is over.
+func pastTime(m event.Moment) (t event.Time, ok bool) {
+	now := time.Now()
+	if _, future := m.FutureTime(now); future {
+		return 0, false
+	}
+	return m.Time(now)
+}
+
+// firstPosition returns the first position that a moment can have, as far as the copy knows. If
+// timed is set, the moment is a time, and its position may be after end, the end of what is held:
+// events of other topics tell.
+func firstPosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (at event.ID, timed bool, err error) {
+	t, timed := pastTime(m)
+	if !timed {
+		at, err = offlinePosition(ctx, db, m, end)
+		return at, false, err
+	}
+	at, err = db.PositionAt(ctx, t)
+	return at, true, err
+}
+
+// lastPosition returns the position of a moment that ends a range. If events that are not held may
+// belong to the range, it is the last one that the moment can have, so that they are reported. If
+// nothing later than the moment is known, it is the last known one: nobody can tell a log without
+// newer events from a copy that lacks them.
+func lastPosition(ctx context.Context, db *cache.DB, held window.Spans, m event.Moment) (event.ID, error) {
+	t, timed := pastTime(m)
+	if !timed {
+		return offlinePosition(ctx, db, m, held[len(held)-1].To)
+	}
+	can, err := db.PositionsAt(ctx, t)
+	if err != nil || can.To == event.MaxID || held.Contains(can) {
+		return can.From, err
+	}
+	return can.To, nil
 }

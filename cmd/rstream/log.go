@@ -24,7 +24,9 @@ func newLogCommand(a *app) *cobra.Command {
 		GroupID: groupRead,
 		Short:   "Print events from the local copy, offline",
 		Long: `Print the events of the topics in the local copy, without asking a server. If events
-are missing or differ from the server, standard error says where and the status is 3.`,
+are missing or differ from the server, standard error says where and the status is 3.
+What has happened since the last sync is not known here: for the newest events, run
+"rstream sync" first.`,
 		Example: `  rstream log alice --since 1h
   rstream log alice -n 20
   rstream log '*/quakes' | jq .value.place`,

@@ -31,6 +31,35 @@ func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 	return at, damage
 }
 
+// PositionsAt returns the positions that time t can have, as far as stored events and known bounds
+// of windows tell: that of PositionAt and those after it, up to the last one that can be before
+// the next known to be later than t. That is event.MaxID if none is known to be later.
+func PositionsAt(ctx context.Context, tx *sql.Tx, t event.Time) (window.Span, error) {
+	at, err := PositionAt(ctx, tx, t)
+	if err != nil {
+		return window.Span{}, err
+	}
+	later, some, err := pages.Next(ctx, tx, at)
+	var damage *pages.DamageError
+	if errors.As(err, &damage) { // PositionAt would have failed if it had events of an earlier time
+		later, some, err = max(damage.ID, at+1), true, nil
+	}
+	if err != nil {
+		return window.Span{}, err
+	}
+	var bound sql.NullInt64
+	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ? AND at > ? AND `+BoundSound, int64(t), at).Scan(&bound); err != nil {
+		return window.Span{}, err
+	}
+	if bound.Valid && (!some || event.ID(bound.Int64) < later) {
+		later, some = event.ID(bound.Int64), true
+	}
+	if !some {
+		return window.Span{From: at, To: event.MaxID}, nil
+	}
+	return window.Span{From: at, To: later - 1}, nil
+}
+
 // LastAt returns the time of the last event at or before position at, and the mark of the
 // position, zero if it is not known; ok is false if there is none. A mirror of some topics
 // lacks events before most positions: there, the time is that of the last one that it has, and

@@ -540,18 +540,14 @@ func (l *lastLookup) loadLast(ctx context.Context, tx *sql.Tx, from event.Storag
 // there.
 func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = s.file.View(ctx, func(tx *sql.Tx) error {
-		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
-			return err
-		}
-		later, some, err := firstLater(ctx, tx, at, t)
-		if err != nil || !some {
+		between, err := rows.PositionsAt(ctx, tx, t)
+		if at = between.From; err != nil || between.To == event.MaxID {
 			return err
 		}
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		between := window.Span{From: at, To: later - 1}
 		for _, span := range rows.WindowSet(windows).Held(topic) {
 			ok = ok || span.From <= between.From && between.To <= span.To
 		}
@@ -561,23 +557,6 @@ func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) 
 		return 0, false, fmt.Errorf("state of %s at %s: %w", topic, t, err)
 	}
 	return at, ok, nil
-}
-
-// firstLater returns the first position after another that is known to be later than t: the
-// next event, or a bound. some is false if there is none.
-func firstLater(ctx context.Context, tx *sql.Tx, after event.ID, t event.Time) (later event.ID, some bool, err error) {
-	later, some, err = pages.Next(ctx, tx, after)
-	if err != nil {
-		return 0, false, err
-	}
-	var bound sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ? AND at > ? AND `+rows.BoundSound, int64(t), after).Scan(&bound); err != nil {
-		return 0, false, err
-	}
-	if bound.Valid && (!some || event.ID(bound.Int64) < later) {
-		later, some = event.ID(bound.Int64), true
-	}
-	return later, some, nil
 }
 
 // LastState returns the latest position at which the state of topic is known.

@@ -66,3 +66,37 @@ func TestTailDoubtOfQuietTopic(t *testing.T) {
 		t.Errorf("no doubt is noted: %v", err)
 	}
 }
+
+// A difference of two states is as doubtful as the older of them, also if the newer one is built
+// from a fetched state.
+func TestDiffDoubtOfOlderState(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
+		t.Setenv(name, dir)
+	}
+	path, url := filepath.Join(dir, "copy.db"), serveEvents(t, filepath.Join(dir, "log.db"), 20)
+	for _, span := range [][]string{{"--until", "0000000000008"}, {"--since", "000000000000C"}} {
+		if r := runCommand(t, append([]string{"sync", "*", "--cache", path, "-s", url}, span...)...); r.status != exitDone {
+			t.Fatal(r)
+		}
+	}
+	deleteEvents(t, path, 1, 2)
+	db := openCopy(t, path)
+	if differs, err := db.Doubt(t.Context(), event.All, window.Span{To: 2}, window.Digest{}); err != nil || !differs {
+		t.Fatalf("the digest of the gap differs: %v, %v", differs, err)
+	}
+	w, _, err := db.Snapshots().KeepSnapshot(t.Context(), event.All, 12)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]int{"--at 000000000000K": exitDone, "--at 0000000000006": exitGap, "--diff 0000000000006 --at 000000000000K": exitGap,
+		"--diff 000000000000E --at 000000000000K": exitDone} {
+		r := runCommand(t, append([]string{"state", "*", "--cache", path, "-s", url}, strings.Fields(args)...)...)
+		if r.status != want || strings.Contains(r.err, "differs from the server") != (want == exitGap) {
+			t.Errorf("%s: want status %d: %+v", args, want, r)
+		}
+	}
+}

@@ -94,7 +94,7 @@ func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 	}
 	switch {
 	case span.To < span.From && r.until == nil && timed:
-		return nil, span, &exitError{exitGap, fmt.Sprintf("what is held of %s ends at %s, before --since %s", topicList(topics), end, r.since),
+		return nil, span, &exitError{exitGap, fmt.Sprintf("the copy holds %s only up to %s, before --since %s", topicList(topics), end, r.since),
 			fmt.Sprintf("fetch the rest with \"rstream sync %s\"", shellTopics(topics))}
 	case span.To < span.From && r.until == nil:
 		return nil, span, usagef("--since %s lies after all that is held, up to %s", span.From, span.To)

@@ -75,8 +75,8 @@ func TestTimesOfRangeNotHeld(t *testing.T) {
 		{at(215), "now", 1, ""},
 		{at(215), "3000-01-01", 1, ""},
 		{"3000-01-01", "", 0, ""},
-		{"1h", "", 0, "what is held of alice ends at 000000000009C, before --since 1h0m0s"},
-		{at(400), "", 0, "what is held of alice ends at 000000000009C, before --since "},
+		{"1h", "", 0, "the copy holds alice only up to 000000000009C, before --since 1h0m0s"},
+		{at(400), "", 0, "the copy holds alice only up to 000000000009C, before --since "},
 	} {
 		args := []string{"alice", "--cache", path}
 		if c.since != "" {

@@ -280,16 +280,29 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 	if to < from {
 		// A time resolves to the last event held before it, which may lie before a
 		// position that is the same moment for this topic.
-		same, err := hasNoEvents(ctx, s.copyFile(), topic, window.Span{From: to, To: from})
-		if err == nil && !same {
-			err = usagef("--diff %s lies after --at %s", since, until)
+		between := window.Span{From: to, To: from}
+		doubted, err := doubtedRanges(ctx, s.copyFile(), []event.Topic{topic}, between)
+		if err != nil {
+			return err
 		}
+		same, err := hasNoEvents(ctx, s.copyFile(), topic, between)
+		switch {
+		case err != nil:
+			return err
+		case !same:
+			return usagef("--diff %s lies after --at %s", since, until)
+		}
+		return a.noteDoubted([]event.Topic{topic}, doubted)
+	}
+	before, err := stateDoubted(ctx, s.copyFile(), topic, from) // it may be built from other events than the second
+	if err != nil {
 		return err
 	}
 	doubted, err := stateDoubted(ctx, s.copyFile(), topic, to)
 	if err != nil {
 		return err
 	}
+	doubted = window.Union(append(doubted, before...)...)
 	for pair, err := range sideBySide(stateEvents(ctx, s, topic, from), stateEvents(ctx, s, topic, to)) {
 		if err == nil {
 			err = a.printChange(pair)

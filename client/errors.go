@@ -178,9 +178,9 @@ func droppedError(base string, err error) error {
 }
 
 // refusalError turns a server's refusal of a position into a *GapError if its history is
-// gone.
+// gone. It leaves that of a range whose end only is gone, and lies before its beginning.
 func refusalError(e *StatusError, after event.ID) error {
-	if e.Status == http.StatusGone && e.oldest != nil {
+	if e.Status == http.StatusGone && e.oldest != nil && after < *e.oldest {
 		return &GapError{After: after, Oldest: *e.oldest}
 	}
 	return e

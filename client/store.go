@@ -40,6 +40,7 @@ type copyReader interface {
 	Newest(ctx context.Context) (cache.Newest, error)
 	Windows(ctx context.Context) ([]window.Window, error)
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
+	PositionsAt(ctx context.Context, t event.Time) (window.Span, error)
 	FollowedSince(ctx context.Context, topic event.Topic) (event.ID, error)
 	Untouched(ctx context.Context, topic event.Topic) (bool, error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)

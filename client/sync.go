@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/reconcile"
@@ -56,7 +57,7 @@ type Synced struct {
 	Span    window.Span // the range that is held now
 	Windows int         // the number of windows pulled for it
 	Added   int         // events that were not held before
-	Held    uint64      // events of the range that are held now, if it was proven
+	Held    uint64      // events of the range that are held now, if it was proven or is gone from the server
 	Members int         // events fetched for the state at its beginning, with At
 
 	Imported int        // those of Added that had been imported
@@ -118,16 +119,18 @@ func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range,
 	for {
 		sum, from, err := c.requestSumBy(ctx, topic, r)
 		gap, err := c.heldGap(ctx, []event.Topic{topic}, r, err)
-		if span, within := r.endIn(gap); within {
-			s.Span = span
-			return nil
-		}
-		if err == nil && !gap.Empty() {
+		span, within, err := c.endIn(ctx, r, gap, err)
+		if !within && err == nil && !gap.Empty() {
 			r.Since = c.momentAt(gap.To)
 			if group != nil {
 				group.r = r
 			}
 			sum, from, err = c.requestSumBy(ctx, topic, r)
+			span, within, err = c.endBefore(ctx, r, gap, err)
+		}
+		if within {
+			s.Span = span
+			return c.countHeld(ctx, topic, s)
 		}
 		if err != nil {
 			return err
@@ -217,30 +220,74 @@ func (c *Client) resolveHeld(ctx context.Context, topics []event.Topic, r Range)
 		return span, nil
 	}
 	gap, err := c.heldGap(ctx, topics, r, err)
-	if within, ok := r.endIn(gap); ok {
+	within, ok, err := c.endIn(ctx, r, gap, err)
+	if ok {
 		return within, nil
 	}
 	if err != nil {
 		return gap, err
 	}
 	r.Since = c.momentAt(gap.To)
-	if span, err = c.resolveRange(ctx, topics, r); err != nil {
+	span, err = c.resolveRange(ctx, topics, r)
+	if within, ok, err = c.endBefore(ctx, r, gap, err); ok {
+		return within, nil
+	}
+	if err != nil {
 		return window.Span{}, err
 	}
 	span.From = gap.From
 	return span, nil
 }
 
-// endIn returns the range up to r.Until if that lies in a gap that is held.
-func (r Range) endIn(gap window.Span) (span window.Span, within bool) {
+// endIn returns the range up to r.Until if that certainly lies in a gap that is held. Otherwise it
+// returns err, or the error that kept it from finding out.
+func (c *Client) endIn(ctx context.Context, r Range, gap window.Span, err error) (span window.Span, within bool, _ error) {
 	if r.Until == nil || gap.Empty() {
-		return span, false
+		return span, false, err
 	}
-	until, fixed := r.Until.Cursor()
-	if !fixed || until.ID > gap.To {
-		return span, false
+	until, failed := c.heldMoment(ctx, *r.Until)
+	if failed != nil {
+		return span, false, failed
 	}
-	return window.Span{From: gap.From, To: max(gap.From, until.ID)}, true
+	if until.To > gap.To {
+		return span, false, err
+	}
+	return window.Span{From: gap.From, To: max(gap.From, until.From)}, true, nil
+}
+
+// endBefore is endIn after a server has been asked for the rest of a range, after a gap that is
+// held, and err is its answer. It may be that the end, a time, lies in the gap.
+func (c *Client) endBefore(ctx context.Context, r Range, gap window.Span, err error) (span window.Span, within bool, _ error) {
+	var gone *StatusError
+	if r.Until == nil || !errors.As(err, &gone) || gone.oldest == nil || *gone.oldest > gap.To {
+		return span, false, err
+	}
+	until, failed := c.heldMoment(ctx, *r.Until)
+	if failed != nil {
+		return span, false, failed
+	}
+	return window.Span{From: gap.From, To: min(max(gap.From, until.From), gap.To)}, true, nil
+}
+
+// heldMoment returns the positions that a moment can have, as far as the copy knows. No event between
+// them is stored.
+func (c *Client) heldMoment(ctx context.Context, m event.Moment) (can window.Span, err error) {
+	if at, fixed := m.Cursor(); fixed {
+		return window.Span{From: at.ID, To: at.ID}, nil
+	}
+	t, ok := m.Time(time.Now())
+	if !ok { // it is now
+		return window.Span{From: event.MaxID, To: event.MaxID}, nil
+	}
+	can, err = c.store.PositionsAt(ctx, t)
+	return can, orCause(ctx, storeError(err))
+}
+
+// countHeld counts the held events of the range in s.
+func (c *Client) countHeld(ctx context.Context, topic event.Topic, s *Synced) error {
+	leaves, err := c.store.Leaves(ctx, topic, s.Span)
+	_, s.Held = window.DigestOf(leaves)
+	return storeError(err)
 }
 
 // heldGap returns the range that is gone from the server according to err, as far as it is held
@@ -248,11 +295,14 @@ func (r Range) endIn(gap window.Span) (span window.Span, within bool) {
 // error is that of the rest, or the one that kept it from finding out.
 func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (window.Span, error) {
 	var gone *GapError
-	since, fixed := r.Since.Cursor()
-	if !errors.As(err, &gone) || !fixed || r.Last != nil {
+	if !errors.As(err, &gone) || r.Last != nil {
 		return window.Span{}, err
 	}
-	gap := window.Span{From: since.ID, To: gone.Oldest}
+	since, failed := c.heldMoment(ctx, r.Since)
+	if failed != nil {
+		return window.Span{}, failed
+	}
+	gap := window.Span{From: since.From, To: gone.Oldest}
 	held, failed := c.store.Held(ctx, topics...)
 	switch end := min(held.EndAfter(gap.From), gap.To); {
 	case failed != nil:

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -35,6 +36,12 @@ func TestSyncGoneAndHeld(t *testing.T) {
 		s, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Until: &at}, Unproven: unproven})
 		if want := (window.Span{To: 10}); err != nil || s.Span != want {
 			t.Errorf("until 10, unproven %t: %+v, %v", unproven, s, err)
+		}
+	}
+	for _, unproven := range []bool{true, false} {
+		s, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Until: &at}, Unproven: unproven})
+		if held := (s.Held > 0); err != nil || held == unproven {
+			t.Errorf("unproven %t: %d events are held, %v", unproven, s.Held, err)
 		}
 	}
 	stranger := newTestClient(t, f.newCache(), hasty(f.http.URL))
@@ -83,5 +90,62 @@ func TestTailBeforeGap(t *testing.T) {
 	}
 	if _, err := c.Sync(t.Context(), topic, SyncOptions{}); !errors.As(err, &gone) || gone.After != held[0].To {
 		t.Errorf("sync: %v", err)
+	}
+}
+
+// It is none either if the range begins or ends at a time, whether the copy knows that the time is in
+// the history that is gone or only the server does.
+func TestSyncGoneAndHeldByTime(t *testing.T) {
+	f := newFixture(t)
+	f.put("carol/x", 3) // and nothing later
+	first, err := f.db.PositionAt(t.Context(), event.TimeOf(time.Now()))
+	if err != nil || first != 3 {
+		t.Fatal(first, err)
+	}
+	f.put("alice/posts", 5)
+	f.putSome(steady(), event.BlockSize+500)
+	var evs []event.Event
+	if evs, _, err = f.db.Read(t.Context(), []event.Topic{event.All}, 0, 8, 8); err != nil {
+		t.Fatal(err)
+	}
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	alice, carol := mustTopic(t, "alice/posts"), mustTopic(t, "carol")
+	for _, topic := range []event.Topic{alice, carol} {
+		if _, err := c.Sync(t.Context(), topic, SyncOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.db.RetainOnce(t.Context(), cache.Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []struct {
+		topic event.Topic
+		at    event.ID
+		held  uint64
+	}{{alice, 8, 5}, {carol, 3, 3}} {
+		at := event.AtTime(evs[end.at-1].Time)
+		for _, unproven := range []bool{true, false} {
+			s, err := c.Sync(t.Context(), end.topic, SyncOptions{Range: Range{Until: &at}, Unproven: unproven})
+			if want := (window.Span{To: end.at}); err != nil || s.Span != want || !unproven && s.Held != end.held {
+				t.Errorf("%s until the time of %s, unproven %t: %+v, %v", end.topic, end.at, unproven, s, err)
+			}
+			if s, err = c.Sync(t.Context(), end.topic, SyncOptions{Range: Range{Since: at}, Unproven: unproven}); err != nil {
+				t.Errorf("%s since the time of %s, unproven %t: %+v, %v", end.topic, end.at, unproven, s, err)
+			}
+		}
+		n := uint64(0)
+		for _, err := range c.Tail(t.Context(), end.topic, TailOptions{Range: Range{Until: &at}}) {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n != end.held {
+			t.Errorf("a tail of %s until the time of %s has %d events, want %d", end.topic, end.at, n, end.held)
+		}
+	}
+	stranger, at := newTestClient(t, f.newCache(), hasty(f.http.URL)), event.AtTime(evs[2].Time)
+	_, err = stranger.Sync(t.Context(), carol, SyncOptions{Range: Range{Since: c.momentAt(event.BlockSize), Until: &at}})
+	if err == nil || errors.As(err, new(*GapError)) {
+		t.Errorf("an end before the beginning is %v", err)
 	}
 }

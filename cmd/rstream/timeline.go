@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mattn/go-runewidth"
+
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -53,7 +55,7 @@ type timeline struct {
 	windows  []window.Window
 	compared window.Spans // what a comparison that runs has compared
 	end      event.ID
-	label    int // width of the topics' names
+	label    int // width of the topics' names, in cells
 	width    int // cells
 	colour   bool
 	times    string // the axis of times, "" for none
@@ -62,7 +64,7 @@ type timeline struct {
 // maxColumns limits the width of a timeline.
 const maxColumns = 200
 
-// maxLabel limits the length of a topic's name in a row.
+// maxLabel limits the width of a topic's name in a row.
 const maxLabel = 24
 
 // newTimeline returns the timeline of all topics of windows.
@@ -92,7 +94,7 @@ func newTimelineOf(topics []event.Topic, windows []window.Window, columns int, c
 		}
 	}
 	for _, topic := range topics {
-		t.label = max(t.label, len([]rune(topic.String())))
+		t.label = max(t.label, runewidth.StringWidth(visible(topic.String())))
 	}
 	t.label = min(t.label, maxLabel, max(columns/3, 5))
 	t.width = max(columns-t.label-2, 16)
@@ -116,7 +118,7 @@ func (t *timeline) lines() (lines []string) {
 	label := t.label
 	used := map[mark]bool{}
 	for _, topic := range t.topics {
-		lines = append(lines, fmt.Sprintf("%-*s  %s", label, shortenName(visible(topic.String()), label), t.row(topic, used)))
+		lines = append(lines, runewidth.FillRight(shortenName(visible(topic.String()), label), label)+"  "+t.row(topic, used))
 	}
 	from, to := event.Beginning.String(), t.end.String()
 	gap := max(t.width-len(from)-len(to), 1)
@@ -130,13 +132,8 @@ func (t *timeline) lines() (lines []string) {
 	return lines
 }
 
-// shortenName shortens a name to n characters.
-func shortenName(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
-}
+// shortenName shortens a name to n cells.
+func shortenName(s string, n int) string { return runewidth.Truncate(s, n, "…") }
 
 func (t *timeline) row(topic event.Topic, used map[mark]bool) string {
 	var b strings.Builder

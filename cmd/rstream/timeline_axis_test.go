@@ -2,11 +2,15 @@ package main
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
+
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // An axis has the times that are known, in order, and fits under its timeline.
@@ -45,5 +49,30 @@ func TestTimelineAxis(t *testing.T) {
 	line, failed := timeline{end: 10, width: 20}, errors.New("failed")
 	if err := line.addTimes(func(event.ID) (*event.Time, error) { return nil, failed }); !errors.Is(err, failed) {
 		t.Errorf("an error is %v", err)
+	}
+}
+
+// The rows of a timeline begin in one column and are as wide as each other, whatever characters the
+// topics' names have.
+func TestTimelineOfWideNames(t *testing.T) {
+	var windows []window.Window
+	for _, name := range []string{"田中太郎/投稿/下書き", "田中太郎/投稿/下書き/とても長い名前の", "alice", "Zoë/e\u0301té"} {
+		topic, err := event.ParseTopic(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		windows = append(windows, window.Window{Topic: topic, State: window.Committed, To: 100, Reached: 100})
+	}
+	for _, columns := range []int{80, 50, 25} {
+		line := newTimeline(windows, columns, false)
+		for i, row := range line.lines()[:len(windows)] {
+			name, _, _ := strings.Cut(row, string(marks[held].char))
+			if wide := runewidth.StringWidth(name); wide != line.label+2 || line.label > maxLabel {
+				t.Errorf("%d columns: row %d begins after %d cells, want %d: %q", columns, i, wide, line.label+2, row)
+			}
+		}
+		if whole := columns == 80; whole != (line.lines()[0][:len("田中太郎/投稿/下書き")] == "田中太郎/投稿/下書き") {
+			t.Errorf("%d columns: %q", columns, line.lines()[0])
+		}
 	}
 }

@@ -31,7 +31,7 @@ type copyWork struct {
 const syncTwo = `rstream sync -q a b; `
 
 // giveUp makes dead letters of all events of a.
-const giveUp = `rstream tail -q a --name c --exec false --tries 1 --until-live 2>said; `
+const giveUp = `rstream tail -q a --name c --exec false --tries 1 --until-live 2>said || test $? = 1; `
 
 // copyWorks is one side of the table. Add each command that changes the copy.
 var copyWorks = []copyWork{

@@ -118,10 +118,11 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 	if name != nil {
 		defer name.Close()
 	}
+	dead := 0
 	cfg := deliver.Config{
 		Batches: what.batches,
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
-		OnFail: a.noteFailure, PassDropped: what.dropped, OnEnding: a.noteEnding, Grace: consumerGrace,
+		OnFail: countDead(&dead, a.noteFailure), PassDropped: what.dropped, OnEnding: a.noteEnding, Grace: consumerGrace,
 	}
 	if a.filter.where != nil {
 		cfg.Want = a.filter.wants
@@ -150,7 +151,20 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 	if what.follows {
 		o.showConsuming(a, what.topics)
 	}
-	return nameTarget(o.target(), deliver.Run(ctx, cfg))
+	if err = deliver.Run(ctx, cfg); err == nil && dead > 0 {
+		return &exitError{exitFailed, count(dead, "event") + " failed for good", "\"rstream dead\" lists them"}
+	}
+	return nameTarget(o.target(), err)
+}
+
+// countDead returns note, which counts the events that become dead letters, too.
+func countDead(dead *int, note func(deliver.Failure)) func(deliver.Failure) {
+	return func(f deliver.Failure) {
+		if f.Dead {
+			*dead += f.Events
+		}
+		note(f)
+	}
 }
 
 // showConsuming is showWaiting for a consumer. Commands write to the terminal themselves, so the

@@ -67,10 +67,11 @@ Each event is done at least once, always with the same id and hash. The events o
 storage are tried in order. A failed event is tried again after 200 ms, then after longer
 pauses of up to a minute; later events of its storage wait, other storages go on. With
 --tries, an event that has failed that often becomes a dead letter (see "rstream dead"),
-and its storage goes on. --jq changes the line; an event that --where leaves out is done,
-one for which EXPR fails is not left out. At the end, tail waits up to 10 seconds for the
-events that are under way. SIGKILL ends commands on Linux; elsewhere the next tail waits
-for them. It repeats their events and those of the last 50 ms. See docs/consumers.md.
+and its storage goes on; with --until or --until-live, the status is 1 in the end. --jq
+changes the line; an event that --where leaves out is done, one for which EXPR fails is
+not left out. At the end, tail waits up to 10 seconds for the events that are under way.
+SIGKILL ends commands on Linux; elsewhere the next tail waits for them. It repeats their
+events and those of the last 50 ms. See docs/consumers.md.
 
 If the server refuses one of several topics, tail reports that, continues with the others
 and exits with status 4 in the end. With --name it exits at once.

@@ -98,11 +98,9 @@ func (g *Guard) watch(grant *Grant, w *watcher) error {
 	if why := grant.ended.Load(); why != nil {
 		return *why
 	}
-	if grant != g.open {
-		if err := g.endedLocked(grant); err != nil { // it was dropped, and nobody has noticed
-			grant.ended.Store(&err)
-			return err
-		}
+	if err := g.endedLocked(grant); err != nil { // it was dropped, and nobody has noticed
+		grant.ended.Store(&err)
+		return err
 	}
 	if grant.newest == nil {
 		g.watched[grant] = struct{}{}
@@ -153,7 +151,7 @@ func (g *Guard) takeEnded() (watchers []*watcher) {
 	}
 	for grant := range g.watched {
 		err := g.endedLocked(grant)
-		if grant == g.open || err == nil {
+		if err == nil {
 			continue
 		}
 		grant.ended.Store(&err)

@@ -271,9 +271,12 @@ func (g *Guard) addGrant(hash tokenHash, c *Claims, key *Key) (*Grant, error) {
 	return grant, nil
 }
 
-// endedLocked returns the reason for which a grant must end.
+// endedLocked returns the reason for which a grant must end. That of requests without a token never
+// does.
 func (g *Guard) endedLocked(grant *Grant) error {
 	switch {
+	case grant == g.open:
+		return nil
 	case g.revoked[grant.ID] && grant.ID != "":
 		return invalidf("was revoked")
 	case !slices.ContainsFunc(g.keys, func(k Key) bool { return k.print == *grant.key }):

@@ -463,6 +463,21 @@ func TestWatchAfterTheCacheWasCleared(t *testing.T) {
 	}
 }
 
+func TestWatchWithoutAToken(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	writeKeys(t, keys, newKey(t, EdDSA))
+	g := newGuard(t, Config{Keys: keys, Public: topics("news")})
+	open, err := g.Check(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := watched(open)
+	writeKeys(t, keys, newKey(t, EdDSA))
+	if err := g.Reload(t.Context()); err != nil || isClosed(ended) {
+		t.Error(err, isClosed(ended))
+	}
+}
+
 func TestUnwatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
 	k := newKey(t, HS256)

@@ -39,7 +39,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 			other := ring.newKey()
 			ring.setKeys(ring.key, other)
 			synctest.Test(t, func(t *testing.T) {
-				guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys"), Revoked: filepath.Join(ring.dir, "revoked")})
+				guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys"), Revoked: filepath.Join(ring.dir, "revoked"), Public: topicsOf(t, "news")})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -67,6 +67,9 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 				kept, keptBody := s.stream("/events?topic=a&since=now", "Authorization", bearer(ring.grantWith(&other, []string{"a"}, nil, nil)))
 				defer keptBody.Close()
 				kept.want(t, "live", 1)
+				public, publicBody := s.stream("/events?topic=news&since=now")
+				defer publicBody.Close()
+				public.want(t, "live", 1)
 				viewer, viewing := s.board("Authorization", bearer(token))
 				defer viewing.Close()
 				viewer.until("live")
@@ -93,6 +96,8 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 				}
 				log.put(t, "a", "p", 1)
 				kept.want(t, "PUT", 2)
+				log.put(t, "news", "p", 1)
+				public.want(t, "PUT", 3)
 				resp := s.get("/events?topic=a", "Authorization", bearer(token), "Last-Event-ID", "0000000000001")
 				if resp.Body.Close(); resp.StatusCode != http.StatusUnauthorized {
 					t.Errorf("the next connection: %s", resp.Status)

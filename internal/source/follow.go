@@ -160,6 +160,8 @@ type follower struct {
 	news     time.Time          // when it last had
 	again    map[repeatKey]bool // the repeats that it has brought
 
+	tail tail
+
 	interrupted error // why an expression was cut off before it had an answer
 }
 
@@ -361,6 +363,7 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
 	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
 	f.nameless, f.doubted, f.advanced, f.again = false, false, false, nil
+	f.tail = tail{after: f.state.Cursor}
 	begun := time.Now()
 	f.news = begun
 	defer func() {
@@ -414,6 +417,11 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 				return false, err
 			}
 		}
+		if ended != nil {
+			if err := f.storeTail(ctx); err != nil {
+				return false, err
+			}
+		}
 		switch {
 		case f.cfg.UntilEnd && f.ended:
 			return false, nil
@@ -426,7 +434,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 			return false, &endedError{f.cfg.shownURL()}
 		case ended != nil:
 			return false, f.cfg.nameReadError(ended)
-		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0:
+		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0 && time.Since(f.news) >= f.cfg.EndIdle:
 			return true, nil
 		}
 		quiet.Reset(f.quietTime())

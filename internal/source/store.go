@@ -85,6 +85,7 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 	done := f.waiting[:n]
 	f.waiting = append([]Frame(nil), f.waiting[n:]...)
 	f.since = time.Now()
+	f.tail.late = !bears && !f.tail.ends
 	return f.store(ctx, done)
 }
 
@@ -131,6 +132,7 @@ func (f *follower) moveCursor(fr *Frame) {
 	if fr.End {
 		f.state.Among = false
 	}
+	f.tail.pass(fr)
 	batches := f.cfg.Knobs.Batch != ""
 	switch {
 	case fr.Cursor != "" && batches:
@@ -147,7 +149,7 @@ func (f *follower) moveCursor(fr *Frame) {
 		f.setCursor(fr.Cursor)
 	case !fr.Event && batches && !f.batch:
 		f.setCursor(f.newest)
-	case fr.Event && f.state.Cursor != "":
+	case fr.Event && f.state.Cursor != "" && !f.tail.ends:
 		f.state.Loose = true
 	}
 }
@@ -159,15 +161,19 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 		f.addUpstream(b, fr)
 		return
 	}
+	if f.isTailAgain(fr) {
+		f.noteRepeat(b, f.tailKey())
+		return
+	}
 	found := f.classify(fr, f.state.Highest)
 	if found.isRepeat {
-		f.noteRepeat(b, fr)
+		f.noteRepeat(b, f.keyOf(fr))
 		return
 	}
 	d, taken := f.draftOf(ctx, fr)
 	if found.goesBack {
 		if !taken || old[d.Hash()] != event.Beginning {
-			f.noteRepeat(b, fr)
+			f.noteRepeat(b, f.keyOf(fr))
 			return // it may have been left out before, too
 		}
 		if !f.wentBack {
@@ -186,7 +192,7 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	if !taken {
 		return
 	}
-	f.nameless = f.nameless || fr.ID == ""
+	f.nameless = f.nameless || fr.ID == "" && !f.tail.ends
 	if d.User == Gaps {
 		f.state.Refused++
 		b.add(d, "")
@@ -199,13 +205,12 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 
 // noteRepeat notes that an event comes again. Events without ids before it may come again, too,
 // and nothing tells them from new ones.
-func (f *follower) noteRepeat(b *batch, fr *Frame) {
+func (f *follower) noteRepeat(b *batch, key repeatKey) {
 	if f.nameless && !f.doubted {
 		f.doubted = true
 		b.add(f.gap("events without ids came before one that was stored before: they may be stored twice"), "")
 	}
 	f.nameless = false
-	key := repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
 	if f.again[key] {
 		return
 	}
@@ -243,7 +248,7 @@ func (f *follower) classify(fr *Frame, highest uint64) (found finding) {
 	}
 	n, ordered := f.orderOf(fr)
 	found.goesBack = ordered && n < highest
-	before, known := f.repeats.sums[repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)]
+	before, known := f.repeats.sums[f.keyOf(fr)]
 	found.isOther = known && found.goesBack && before != sumOf(fr)
 	found.isRepeat = known && !found.isOther
 	return found
@@ -260,12 +265,18 @@ func (f *follower) orderOf(fr *Frame) (n uint64, ordered bool) {
 // remember makes an event one of the last ones.
 func (f *follower) remember(fr *Frame) {
 	if fr.ID == "" {
+		f.rememberTail(fr)
 		return
 	}
 	if n, ordered := f.orderOf(fr); ordered {
 		f.state.Highest = max(f.state.Highest, n)
 	}
-	f.repeats.add(repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal), sumOf(fr))
+	f.repeats.add(f.keyOf(fr), sumOf(fr))
+}
+
+// keyOf returns the key by which an event with an id is remembered.
+func (f *follower) keyOf(fr *Frame) repeatKey {
+	return repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
 }
 
 // findOld returns the events of frames whose ids go back and that were stored before, longer

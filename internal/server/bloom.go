@@ -146,6 +146,9 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 // keep maxHashes hashes in memory.
 const maxComparing = 4
 
+// maxOwnComparing is how many of them may be of one client.
+const maxOwnComparing = 2
+
 // compareWait is how long a comparison waits for its turn before it is refused. It is a
 // variable for the tests.
 var compareWait = time.Second
@@ -155,21 +158,63 @@ func (s *Server) waitForTurnAt(w http.ResponseWriter, r *http.Request, span wind
 	if problem := s.awaitSpan(w, r, span); problem != nil {
 		return nil, problem
 	}
-	return s.waitForTurn(r)
+	return s.waitForTurn(w, r)
 }
 
 // waitForTurn waits for a turn to compare sets, and returns a function that ends the turn. It
 // should end before the response is written, which takes as long as its reader likes.
-func (s *Server) waitForTurn(r *http.Request) (leave func(), problem *wire.Error) {
+func (s *Server) waitForTurn(w http.ResponseWriter, r *http.Request) (leave func(), problem *wire.Error) {
 	timer := time.NewTimer(compareWait)
 	defer timer.Stop()
-	select {
-	case s.comparing <- struct{}{}:
-		return sync.OnceFunc(func() { <-s.comparing }), nil
-	case <-r.Context().Done():
-	case <-timer.C:
+	own, part := s.comparers.join(s.clientOf(recorderOf(w), r))
+	leave = part
+	for _, turns := range []chan struct{}{own, s.comparing} {
+		rest := leave
+		select {
+		case turns <- struct{}{}:
+			leave = func() { <-turns; rest() }
+			continue
+		case <-r.Context().Done():
+		case <-timer.C:
+		}
+		leave()
+		problem = wire.Errorf(http.StatusTooManyRequests, "%d comparisons are running; try again", cap(turns))
+		problem.RetryAfter = compareWait
+		return nil, problem
 	}
-	problem = wire.Errorf(http.StatusTooManyRequests, "%d comparisons are running; try again", maxComparing)
-	problem.RetryAfter = compareWait
-	return nil, problem
+	return sync.OnceFunc(leave), nil
+}
+
+// comparers are the clients that compare sets or wait for their turn. Each has a part of the turns, so
+// that one client keeps nobody else waiting.
+type comparers struct {
+	mu sync.Mutex
+	of map[string]*comparer
+}
+
+type comparer struct {
+	turns    chan struct{}
+	requests int // that use it
+}
+
+// join returns the turns of a client, which are kept until part.
+func (c *comparers) join(client string) (turns chan struct{}, part func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := c.of[client]
+	if one == nil {
+		if c.of == nil {
+			c.of = map[string]*comparer{}
+		}
+		one = &comparer{turns: make(chan struct{}, maxOwnComparing)}
+		c.of[client] = one
+	}
+	one.requests++
+	return one.turns, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if one.requests--; one.requests == 0 {
+			delete(c.of, client)
+		}
+	}
 }

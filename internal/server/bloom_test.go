@@ -235,6 +235,45 @@ func TestComparingIsBounded(t *testing.T) {
 	}
 }
 
+// A client that compares as much as it may keeps nobody else from comparing, and its requests that wait
+// for its own turns take none of the others.
+func TestComparingOfOneClient(t *testing.T) {
+	limitedBubble(t, wire.Rates{}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		turns, part := s.comparers.join("subject alice")
+		for range maxOwnComparing {
+			turns <- struct{}{}
+			s.comparing <- struct{}{}
+		}
+		answers := make(chan int)
+		alice := token("alice")
+		for range 2 * maxComparing {
+			go func() {
+				resp := s.get("/bloom?topic=a", "Authorization", alice)
+				body(t, resp)
+				answers <- resp.StatusCode
+			}()
+		}
+		synctest.Wait()
+		began := time.Now()
+		if resp := s.get("/bloom?topic=a", "Authorization", token("bob")); resp.StatusCode != http.StatusOK || time.Since(began) > 0 {
+			t.Errorf("another client: %s after %s", resp.Status, time.Since(began))
+		}
+		for range 2 * maxComparing {
+			if status := <-answers; status != http.StatusTooManyRequests {
+				t.Errorf("status %d", status)
+			}
+		}
+		<-turns
+		if resp := s.get("/bloom?topic=a", "Authorization", alice); resp.StatusCode != http.StatusOK {
+			t.Errorf("with a turn: %s", resp.Status)
+		}
+		part()
+		if len(s.comparers.of) > 0 || len(s.comparing) != maxOwnComparing {
+			t.Errorf("%d clients are kept, %d turns", len(s.comparers.of), len(s.comparing))
+		}
+	})
+}
+
 // A reader that does not take its response keeps nobody else from comparing, in neither form.
 func TestComparingWithSlowReaders(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {

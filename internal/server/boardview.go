@@ -56,12 +56,14 @@ func (s *Server) showBoard(w http.ResponseWriter, r *http.Request, accept []stri
 	if form == wire.Stream {
 		return s.prepareBoardStream(w, r, view, ends)
 	}
-	viewer := s.board.Look(board.Cursor{}, view, func() {})
-	defer viewer.Close()
-	awaitLists(r, viewer)
-	s.board.Sample()
-	batch := viewer.Next()
-	return writeJSON(w, connectionList{batch.Nodes, board.CountTopics(batch.State), batch.State})
+	return s.whileOpen(w, r, func() *wire.Error {
+		viewer := s.board.Look(board.Cursor{}, view, func() {})
+		defer viewer.Close()
+		awaitLists(r, viewer)
+		s.board.Sample()
+		batch := viewer.Next()
+		return writeJSON(w, connectionList{batch.Nodes, board.CountTopics(batch.State), batch.State})
+	})
 }
 
 // prepareBoardStream prepares a stream of the board. If ends, it ends after the state.

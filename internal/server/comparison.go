@@ -80,7 +80,7 @@ func (s *Server) compareSets(w http.ResponseWriter, r *http.Request, q *wire.Blo
 	if problem := s.mayRead(w, topics...); problem != nil {
 		return problem
 	}
-	leave, problem := s.waitForTurn(r)
+	leave, problem := s.waitForTurn(w, r)
 	if problem != nil {
 		return problem
 	}
@@ -202,11 +202,11 @@ func ownFilter(set *reconcile.HashSet, n, theirs uint64, inverse bool) (string, 
 
 // sumOf returns the count and the digest of all events in a range with filters, so that the
 // reader can check its set afterwards. Without filters, it returns nil.
-func (s *Server) sumOf(r *http.Request, st *resolvedQuery) (*wire.Sum, *wire.Error) {
+func (s *Server) sumOf(w http.ResponseWriter, r *http.Request, st *resolvedQuery) (*wire.Sum, *wire.Error) {
 	if st.peerHas == nil {
 		return nil, nil
 	}
-	leave, problem := s.waitForTurn(r)
+	leave, problem := s.waitForTurn(w, r)
 	if problem != nil {
 		return nil, problem
 	}

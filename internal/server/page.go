@@ -33,7 +33,7 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQue
 		return s.readProblem(r, err)
 	}
 	end := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: at.ID >= st.to.ID}
-	if sum, problem := s.sumOf(r, &st); problem != nil {
+	if sum, problem := s.sumOf(w, r, &st); problem != nil {
 		return problem
 	} else if sum != nil {
 		end.Sum = sum
@@ -102,7 +102,7 @@ func (s *Server) sendPageLines(w http.ResponseWriter, r *http.Request, st resolv
 	if p.err != nil {
 		return s.readProblem(r, p.err)
 	}
-	sum, problem := s.sumOf(r, &st)
+	sum, problem := s.sumOf(w, r, &st)
 	if problem != nil {
 		return problem
 	}

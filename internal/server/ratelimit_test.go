@@ -27,7 +27,7 @@ func limitedBubble(t *testing.T, rates wire.Rates, test func(t *testing.T, s *se
 		s, stop := serve(t, log, Config{Guard: guard, Rates: &rates})
 		defer stop()
 		test(t, s, log, func(subject string) string {
-			return bearer(ring.grant([]string{"*"}, []string{"*"}, func(c *auth.Claims) { c.Subject = subject }))
+			return bearer(ring.grant([]string{"*"}, []string{"*"}, func(c *auth.Claims) { c.Subject, c.Rights.Board = subject, auth.BoardRead }))
 		})
 	})
 }
@@ -205,8 +205,20 @@ func TestDownloadLimit(t *testing.T) {
 		hashes := `{"hashes":["` + strings.Repeat("0", 64) + `"]}`
 		resp, text := s.raw(fmt.Sprintf("POST /get HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(hashes), hashes))
 		wantLimited(t, resp, text, "streams")
-		resp = s.get("/bloom?topic=a", "Authorization", alice)
-		wantLimited(t, resp, body(t, resp), "streams")
+		for _, target := range []string{"/bloom?topic=a", "/windows?topic=a", "/storages?topic=a", wire.PathConnections} {
+			resp = s.get(target, "Authorization", alice)
+			wantLimited(t, resp, body(t, resp), "streams")
+		}
+		head := log.Head()
+		set := func(n int) (*http.Response, string) {
+			b := strings.Repeat(`{"user":"a","path":"p","value":1}`+"\n", n)
+			return s.raw(fmt.Sprintf("POST /set HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(b), b))
+		}
+		resp, text = set(longBatch + 1)
+		wantLimited(t, resp, text, "streams")
+		if resp, text := set(longBatch); resp.StatusCode != http.StatusOK || log.Head() != head+longBatch {
+			t.Errorf("a short batch: %s %s", resp.Status, text)
+		}
 		_, stream := s.stream("/events?topic=a", "Authorization", alice)
 		defer stream.Close()
 		for _, conn := range open {

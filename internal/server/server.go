@@ -186,6 +186,7 @@ type Server struct {
 	slowTold atomic.Int64 // time of the last warning about a slow append, in Unix nanoseconds
 
 	comparing chan struct{} // has a token for each running comparison
+	comparers comparers
 
 	stopOnce  sync.Once
 	stopped   chan struct{}

@@ -86,14 +86,24 @@ func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	receipts, problem := s.appendDrafts(w, r, drafts)
-	if problem != nil {
-		return problem
+	answer := func() *wire.Error {
+		receipts, problem := s.appendDrafts(w, r, drafts)
+		if problem != nil {
+			return problem
+		}
+		w.Header().Set("Content-Type", wire.NDJSON)
+		_, _ = w.Write(wire.AppendResults(nil, receipts)) // fails only if the client is gone
+		return nil
 	}
-	w.Header().Set("Content-Type", wire.NDJSON)
-	_, _ = w.Write(wire.AppendResults(nil, receipts)) // fails only if the client is gone
-	return nil
+	if len(drafts) > longBatch {
+		return s.whileOpen(w, r, answer)
+	}
+	return answer()
 }
+
+// longBatch is how many results make a response of about 64 KiB. A longer one needs a place, which it
+// takes before anything is appended.
+const longBatch = 400
 
 func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 	lines := wire.NewLineReader(body, wire.MaxLine)

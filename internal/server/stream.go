@@ -34,7 +34,7 @@ func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resol
 		}
 	}
 	var problem *wire.Error
-	if st.sum, problem = s.sumOf(r, st); problem != nil {
+	if st.sum, problem = s.sumOf(w, r, st); problem != nil {
 		return problem
 	} else if st.sum != nil {
 		announceSum(w.Header(), st.sum)

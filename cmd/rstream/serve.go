@@ -250,7 +250,8 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	defer boards.reportReaders(ctx, srv, say)()
 	defer followed.follow(ctx, a, log, say)()
 	defer func() { say.logStopped(log.Head()) }()
-	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, begun.listener)
+	s := serving{hs: newHTTPServer(srv, secure, say), srv: srv, say: say, patience: shutdownTime}
+	return s.serveUntil(ctx, begun.listener)
 }
 
 // A begunServer is what a server has before it has a file.
@@ -462,9 +463,18 @@ func stageURL(path, url string) (publish func() error, discard func(), err error
 	return publish, discard, nil
 }
 
+// A serving is a server that answers requests.
+type serving struct {
+	hs       *http.Server
+	srv      *server.Server
+	say      *serveLog
+	patience time.Duration // how long requests may continue after the end
+}
+
 // serveUntil serves until ctx ends. It first ends streams, each after an event:
-// Shutdown would wait for them forever.
-func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.Listener) error {
+// Shutdown would wait for them forever. Readers that take nothing are cut off in the end.
+func (s *serving) serveUntil(ctx context.Context, l net.Listener) error {
+	hs, srv := s.hs, s.srv
 	failed := make(chan error, 1)
 	go func() {
 		if hs.TLSConfig != nil {
@@ -479,10 +489,14 @@ func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.
 	case <-ctx.Done():
 	}
 	srv.Stop()
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience)
 	defer cancel()
-	if err := hs.Shutdown(stopping); err != nil {
-		hs.Close()
+	err := hs.Shutdown(stopping)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.say.Warn("connections were cut off: their requests took too long", "connections", srv.Connected())
+		err = hs.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return context.Cause(ctx)

@@ -12,12 +12,16 @@ import (
 // for the write timeout, so that a reader that makes any progress is never cut off. Without
 // Patient, no connection is closed for being slow.
 func (s *Server) Patient(l net.Listener) net.Listener {
-	return &patientListener{l, s.cfg.WriteTimeout}
+	return &patientListener{l, s.cfg.WriteTimeout, &s.connected}
 }
+
+// Connected returns how many connections of Patient are open.
+func (s *Server) Connected() int { return int(s.connected.Load()) }
 
 type patientListener struct {
 	net.Listener
 	patience time.Duration
+	open     *atomic.Int64
 }
 
 // Accept waits for the next connection.
@@ -26,7 +30,8 @@ func (l *patientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{Conn: c, patience: l.patience}, nil
+	l.open.Add(1)
+	return &patientConn{Conn: c, patience: l.patience, open: l.open}, nil
 }
 
 // A patientConn restarts its write timeout after each byte sent. A deadline for a whole
@@ -35,6 +40,16 @@ type patientConn struct {
 	net.Conn
 	patience time.Duration
 	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
+	open     *atomic.Int64
+	closed   atomic.Bool
+}
+
+// Close closes the connection.
+func (c *patientConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.open.Add(-1)
+	}
+	return c.Conn.Close()
 }
 
 // looks is how often a write that waits looks for progress while it is patient: its error comes by

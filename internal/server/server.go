@@ -182,8 +182,9 @@ type Server struct {
 
 	prefetching atomic.Int32 // number of prefetchers
 
-	holding  atomic.Int64 // bytes of requests' bodies in memory
-	slowTold atomic.Int64 // time of the last warning about a slow append, in Unix nanoseconds
+	holding   atomic.Int64 // bytes of requests' bodies in memory
+	connected atomic.Int64 // number of connections
+	slowTold  atomic.Int64 // time of the last warning about a slow append, in Unix nanoseconds
 
 	comparing chan struct{} // has a token for each running comparison
 	comparers comparers

@@ -31,15 +31,17 @@ type acmeCertificates struct {
 	names     map[string]*acmeName
 	first     string // of names, as --acme gives them
 	directory string
-	manager   autocert.Manager
-	failures  *failureRecorder
 	say       *serveLog
 
 	asking sync.Mutex // held while the authority is asked for one name
 }
 
-// An acmeName is a name and whether there is a certificate for it.
+// An acmeName is a name and whether there is a certificate for it. Each has a manager of its own, so that
+// a failure is known to be that of a name.
 type acmeName struct {
+	manager  autocert.Manager
+	failures failureRecorder
+
 	tried chan struct{} // closed after the first try
 
 	mu  sync.Mutex
@@ -64,15 +66,16 @@ func (o *guardFlags) newACME(db string, say *serveLog) *acmeCertificates {
 	if folder == "" {
 		folder = filepath.Join(filepath.Dir(db), "acme")
 	}
-	c := &acmeCertificates{names: map[string]*acmeName{}, first: o.acmeNames[0], directory: cmp.Or(o.acmeDirectory, autocert.DefaultACMEDirectory), failures: &failureRecorder{next: http.DefaultTransport}, say: say}
+	c := &acmeCertificates{names: map[string]*acmeName{}, first: o.acmeNames[0], directory: cmp.Or(o.acmeDirectory, autocert.DefaultACMEDirectory), say: say}
 	for _, name := range o.acmeNames {
-		c.names[strings.ToLower(name)] = &acmeName{tried: make(chan struct{})}
-	}
-	c.manager = autocert.Manager{
-		Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(folder),
-		HostPolicy: func(_ context.Context, host string) error { return c.checkName(host) },
-		Client: &acme.Client{DirectoryURL: c.directory, UserAgent: "rstream/" + programVersion(),
-			HTTPClient: &http.Client{Transport: c.failures, Timeout: time.Minute}},
+		n := &acmeName{failures: failureRecorder{next: http.DefaultTransport}, tried: make(chan struct{})}
+		n.manager = autocert.Manager{
+			Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(folder),
+			HostPolicy: func(_ context.Context, host string) error { return c.checkName(host) },
+			Client: &acme.Client{DirectoryURL: c.directory, UserAgent: "rstream/" + programVersion(),
+				HTTPClient: &http.Client{Transport: &n.failures, Timeout: time.Minute}},
+		}
+		c.names[strings.ToLower(name)] = n
 	}
 	return c
 }
@@ -98,9 +101,6 @@ func (c *acmeCertificates) checkName(host string) error {
 
 // get returns the certificate for a handshake. It waits for the first try of the authority.
 func (c *acmeCertificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if isChallenge(hello) {
-		return c.manager.GetCertificate(hello)
-	}
 	host := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if host == "" {
 		return nil, errors.New("the client names no host; connect with a name of --acme")
@@ -109,6 +109,9 @@ func (c *acmeCertificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		return nil, err
 	}
 	n := c.names[host]
+	if isChallenge(hello) {
+		return n.manager.GetCertificate(hello)
+	}
 	select {
 	case <-n.tried:
 	case <-hello.Context().Done():
@@ -127,7 +130,7 @@ func (c *acmeCertificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 // a new one from the authority.
 func (c *acmeCertificates) fetch(name string) (*tls.Certificate, error) {
 	// autocert keeps another certificate for clients that know only RSA: there is none.
-	return c.manager.GetCertificate(&tls.ClientHelloInfo{ServerName: name, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}})
+	return c.names[name].manager.GetCertificate(&tls.ClientHelloInfo{ServerName: name, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}})
 }
 
 // keepCertificates gets the certificates of all names, and says if one is not renewed, until
@@ -144,6 +147,9 @@ func (c *acmeCertificates) keepCertificate(ctx context.Context, name string, n *
 	tried := sync.OnceFunc(func() { close(n.tried) })
 	told := false // that there is a certificate
 	for pause, starting := firstPause, true; ; starting = false {
+		if !told { // else autocert asks, at times of its own
+			n.failures.record("", nil)
+		}
 		cert, err := c.tryFetch(ctx, name)
 		if ctx.Err() != nil {
 			tried()
@@ -186,7 +192,6 @@ func (c *acmeCertificates) tryFetch(ctx context.Context, name string) (*tls.Cert
 	go func() { // autocert takes no context, and gives up after five minutes
 		c.asking.Lock()
 		defer c.asking.Unlock()
-		c.failures.record("", nil)
 		cert, err := c.fetch(name)
 		if err != nil {
 			err = c.explain(name, err)
@@ -203,7 +208,7 @@ func (c *acmeCertificates) tryFetch(ctx context.Context, name string) (*tls.Cert
 
 // explain returns an error that names the cause, which autocert leaves out, and what to do.
 func (c *acmeCertificates) explain(name string, err error) error {
-	refusal, unreachable := c.failures.last()
+	refusal, unreachable := c.names[name].failures.last()
 	switch {
 	case refusal != "":
 		return fmt.Errorf("the authority refuses %s: %s (its check must reach this server at port 443 of %s)", name, refusal, name)
@@ -216,10 +221,10 @@ func (c *acmeCertificates) explain(name string, err error) error {
 }
 
 // isOld reports whether a certificate should have been renewed by now. autocert renews when a
-// third of the lifetime is left.
+// third of the lifetime is left, 30 days at most.
 func isOld(cert *tls.Certificate) bool {
 	life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
-	return time.Until(cert.Leaf.NotAfter) <= life/4
+	return time.Until(cert.Leaf.NotAfter) <= min(life/4, 29*24*time.Hour)
 }
 
 // warnOfAge says if a certificate is old. autocert says nothing if it cannot renew one.

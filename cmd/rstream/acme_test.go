@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/letsencrypt/pebble/v2/ca"
@@ -135,7 +136,9 @@ func serveTLS(t *testing.T, l net.Listener, o *guardFlags, transport http.RoundT
 		t.Fatal(err)
 	}
 	if secure.acme != nil {
-		secure.acme.failures.next = transport
+		for _, n := range secure.acme.names {
+			n.failures.next = transport
+		}
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	hs := newHTTPServer(hello, secure, say)
@@ -284,6 +287,21 @@ func (g *heldTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// keepCertificate makes old sign a certificate, and writes it to the folder as autocert keeps it.
+func keepCertificate(t *testing.T, dir string, old *authority, name string, template *x509.Certificate) (cert tls.Certificate, kept []byte) {
+	t.Helper()
+	cert = old.sign(t, template)
+	key, err := x509.MarshalECPrivateKey(old.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept = append(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})...)
+	if err := os.WriteFile(filepath.Join(dir, name), kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return cert, kept
+}
+
 // TestACMERenewal: a certificate near its end is served until the authority has issued
 // another one, and the server takes that without a restart.
 func TestACMERenewal(t *testing.T) {
@@ -292,16 +310,7 @@ func TestACMERenewal(t *testing.T) {
 	dir := t.TempDir()
 	day := 24 * time.Hour
 	old := newAuthority(t, filepath.Join(dir, "old.pem"))
-	aged := old.sign(t, &x509.Certificate{DNSNames: []string{name}, NotBefore: time.Now().Add(-80 * day), NotAfter: time.Now().Add(10 * day)})
-	key, err := x509.MarshalECPrivateKey(old.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// As autocert keeps it.
-	kept := append(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: aged.Certificate[0]})...)
-	if err := os.WriteFile(filepath.Join(dir, name), kept, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	aged, kept := keepCertificate(t, dir, old, name, &x509.Certificate{DNSNames: []string{name}, NotBefore: time.Now().Add(-80 * day), NotAfter: time.Now().Add(10 * day)})
 	root, err := os.ReadFile(old.file)
 	if err != nil {
 		t.Fatal(err)
@@ -345,6 +354,52 @@ func TestACMERenewal(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Equal(b, kept) {
 		t.Errorf("the folder keeps the old certificate: %v", err)
 	}
+}
+
+// TestACMEAge: a certificate is old only if autocert should have renewed it.
+func TestACMEAge(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		life, left time.Duration
+		old        bool
+	}{{90 * day, 31 * day, false}, {90 * day, 22 * day, true}, {397 * day, 31 * day, false}, {397 * day, 28 * day, true}, {6 * day, 2 * day, false}, {6 * day, day, true}} {
+		end := time.Now().Add(c.left)
+		if old := isOld(&tls.Certificate{Leaf: &x509.Certificate{NotBefore: end.Add(-c.life), NotAfter: end}}); old != c.old {
+			t.Errorf("%s of %s: old is %t", c.left, c.life, old)
+		}
+	}
+}
+
+// TestACMEWarning: the warning about a certificate that is not renewed says why, of the name that it is
+// about.
+func TestACMEWarning(t *testing.T) {
+	dir := t.TempDir()
+	const day, name, other = 24 * time.Hour, "log.example.com", "other.example.com"
+	synctest.Test(t, func(t *testing.T) {
+		old := newAuthority(t, filepath.Join(dir, "old.pem"))
+		keepCertificate(t, dir, old, name, &x509.Certificate{DNSNames: []string{name}, NotBefore: time.Now().Add(-80 * day), NotAfter: time.Now().Add(10 * day)})
+		said := &lockedBuffer{}
+		say := newServeLog(&app{err: said}, &logFlags{logFormat: "text", logLevel: "info"})
+		c := (&guardFlags{acmeNames: []string{name, other}, acmeCache: dir, acmeDirectory: "https://ca.example/dir"}).newACME("unused", say)
+		for name, n := range c.names {
+			n.failures.next = roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, errors.New("no way for " + name) })
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var keeping sync.WaitGroup
+		keeping.Go(func() { c.keepCertificates(ctx) })
+		time.Sleep(renewalTime + time.Second)
+		cancel()
+		keeping.Wait()
+		for line := range strings.Lines(said.String()) {
+			if strings.Contains(line, "is not renewed") {
+				if !strings.Contains(line, "no way for "+name) {
+					t.Error(line)
+				}
+				return
+			}
+		}
+		t.Errorf("no warning:\n%s", said)
+	})
 }
 
 // TestClientAuthorities: only clients with a certificate of the authority are served, and a

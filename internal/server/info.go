@@ -94,7 +94,7 @@ func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 // server's own log has it. A temporary error, such as too many open files, is 503.
 func (s *Server) internalProblem(r *http.Request, err error) *wire.Error {
 	if gone := r.Context().Err(); gone == nil || !errors.Is(err, gone) { // else the client left, and nothing failed
-		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		s.cfg.Logger.Error("request failed", "method", loggedText(r.Method, maxLogged), "path", loggedText(r.URL.Path, maxLogged), "error", err)
 	}
 	var refused Refused
 	if errors.As(err, &refused) && refused.HTTPStatus() == http.StatusServiceUnavailable {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -85,6 +86,37 @@ func TestRequestRateWithoutKeys(t *testing.T) {
 		wantLimited(t, resp, body(t, resp), "requests")
 		if resp := s.get("/healthz"); resp.StatusCode != http.StatusOK {
 			t.Errorf("health checks are limited: %s", resp.Status)
+		}
+	})
+}
+
+// TestRequestRateOfStrangers: requests that are refused for want of a token count against the rate of
+// their address, not that of a subject, and fill no log.
+func TestRequestRateOfStrangers(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		var said lines
+		guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: ring.dir + "/keys"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, stop := serve(t, newLog(), Config{Guard: guard, Rates: &wire.Rates{Requests: 2}, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+		defer stop()
+		path := "/" + strings.Repeat("x", 10_000)
+		for i := range 2 * burst {
+			if resp := s.get(path); resp.StatusCode != http.StatusUnauthorized {
+				t.Fatalf("request %d: %s", i, resp.Status)
+			}
+		}
+		resp := s.get(path)
+		wantLimited(t, resp, body(t, resp), "requests")
+		if resp := s.get("/", "Authorization", bearer(ring.grant(nil, nil, nil))); resp.StatusCode != http.StatusOK {
+			t.Errorf("with a token: %s", resp.Status)
+		}
+		for _, line := range said.text {
+			if len(line) > 3*maxLogged {
+				t.Errorf("a line of %d bytes: %.200s", len(line), line)
+			}
 		}
 	})
 }

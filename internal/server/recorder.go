@@ -136,11 +136,23 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	if !s.cfg.Logger.Enabled(r.Context(), level) {
 		return
 	}
-	args := append([]any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took_ms", milliseconds(took)}, rec.clientArgs(r)...)
+	args := append([]any{"method", loggedText(r.Method, maxLogged), "path", loggedText(r.URL.Path, maxLogged), "status", status, "bytes", rec.bytes, "took_ms", milliseconds(took)}, rec.clientArgs(r)...)
 	if rec.problem != nil {
-		args = append(args, "detail", rec.problem.Detail)
+		args = append(args, "detail", loggedText(rec.problem.Detail, maxDetail))
 	}
 	s.cfg.Logger.Log(r.Context(), level, said, args...)
+}
+
+// maxLogged is how many bytes of a text of a request the log has, and maxDetail of a problem: a stranger
+// can send 64 KiB.
+const maxLogged, maxDetail = 200, 1000
+
+// loggedText returns the beginning of a text as the log has it.
+func loggedText(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // clientArgs returns the attributes of log messages that say who made a request: the address

@@ -59,8 +59,8 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	if !stranger { // strangers do not learn how long the log is
 		s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
 	}
-	if rec.problem == nil {
-		rec.problem = s.limitRequest(rec, r)
+	if limited := s.limitRequest(rec, r); limited != nil { // also of strangers
+		rec.problem = limited
 	}
 	if rec.problem == nil && !stranger {
 		rec.problem = s.awaitCursors(w, r)

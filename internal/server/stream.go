@@ -312,7 +312,7 @@ func (rec *recorder) noteEnd(r *http.Request, err error) {
 	case endStalled, endGone:
 		log = rec.s.cfg.Logger.Warn
 	}
-	args := []any{"reason", reason, "path", r.URL.Path, "query", r.URL.RawQuery, "took_ms", milliseconds(time.Since(rec.began)), "error", err}
+	args := []any{"reason", reason, "path", loggedText(r.URL.Path, maxLogged), "query", loggedText(r.URL.RawQuery, maxLogged), "took_ms", milliseconds(time.Since(rec.began)), "error", err}
 	log("stream ended", append(args, rec.clientArgs(r)...)...)
 }
 

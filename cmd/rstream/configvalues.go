@@ -17,8 +17,8 @@ var valueChecks = map[string]func(values []string) error{
 		return (&logFlags{logFormat: "text", logLevel: "info", maxStreamAge: d}).checkLogFlags()
 	}),
 	"heartbeat":    forDuration(checkHeartbeat),
-	"listen":       forEach(func(s string) error { return checkListen("--listen", s, true, false) }),
-	"admin":        forEach(func(s string) error { return checkListen("--admin", s, true, false) }),
+	"listen":       forEach(func(s string) error { return checkListen("--listen", s, true, "") }),
+	"admin":        forEach(func(s string) error { return checkListen("--admin", s, true, "") }),
 	"acme":         forEach(checkACMEName),
 	"node":         forEach(board.CheckNodeName),
 	"limit":        func(values []string) error { _, err := (&guardFlags{limits: values}).parseLimits(); return err },

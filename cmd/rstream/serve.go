@@ -147,11 +147,15 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return err
 	}
 	open := o.insecure || o.isGuarded() && o.hasTLS()
-	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(o.nats != ""), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
+	why := "other machines could read and write; use 127.0.0.1, --keys or --insecure"
+	if o.isGuarded() {
+		why = "tokens would be sent in the clear; use --tls-cert, --acme or --insecure"
+	}
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(o.nats != ""), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, why)); err != nil {
 		return err
 	}
 	if o.admin != "" {
-		if err := checkListen("--admin", o.admin, o.insecure, false); err != nil {
+		if err := checkListen("--admin", o.admin, o.insecure, "metrics and profiles would be open to other machines; use 127.0.0.1 or --insecure"); err != nil {
 			return err
 		}
 	}
@@ -380,8 +384,9 @@ func (a *app) findDamage(ctx context.Context, log *cache.DB, say *serveLog) {
 	}
 }
 
-// checkListen refuses addresses that other machines can reach, without --insecure.
-func checkListen(flag, address string, insecure, guarded bool) error {
+// checkListen refuses addresses that other machines can reach, unless they may. why is the reason, with
+// what to do.
+func checkListen(flag, address string, open bool, why string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
@@ -389,15 +394,11 @@ func checkListen(flag, address string, insecure, guarded bool) error {
 	if err != nil || strings.Contains(address, "@") {
 		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, wire.RedactURL(address))
 	}
-	if insecure || host == "localhost" {
+	if open || host == "localhost" {
 		return nil
 	}
-	ip := net.ParseIP(host)
-	switch isOpen := ip == nil || !ip.IsLoopback(); {
-	case isOpen && guarded:
-		return usagef("%s %s: tokens would be sent in the clear; use --tls-cert, --acme or --insecure", flag, address)
-	case isOpen:
-		return usagef("%s %s: other machines could read and write; use 127.0.0.1, --keys or --insecure", flag, address)
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return usagef("%s %s: %s", flag, address, why)
 	}
 	return nil
 }

@@ -99,27 +99,34 @@ type watchedFile interface {
 func watchFiles(ctx context.Context, say *serveLog, files []watchedFile) {
 	ticker := time.NewTicker(5 * time.Second)
 	defer ticker.Stop()
+	said := make([]string, len(files))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			for _, f := range files {
-				logLoad(say, f)
+			for i, f := range files {
+				said[i] = logLoad(say, f, said[i])
 			}
 		}
 	}
 }
 
-// logLoad reads a file, and logs that it has changed or cannot be used.
-func logLoad(say *serveLog, f watchedFile) {
+// logLoad reads a file, and logs that it has changed or cannot be used, unless said is the same error. It
+// returns the error's text.
+func logLoad(say *serveLog, f watchedFile, said string) string {
 	what, file := f.describe()
-	switch changed, err := f.load(); {
-	case err != nil:
-		say.Error(what+": not reloaded; the old file stays in use", "error", err)
-	case changed:
+	changed, err := f.load()
+	if err != nil {
+		if err.Error() != said {
+			say.Error(what+": not reloaded; the old file stays in use", "error", err)
+		}
+		return err.Error()
+	}
+	if changed {
 		say.Info(what+": read again", "file", file)
 	}
+	return ""
 }
 
 // clientAuthorities are the authorities that may have signed the certificates of clients.

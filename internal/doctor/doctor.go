@@ -23,8 +23,8 @@ type Config struct {
 	Topic event.Topic
 	// Header is sent with every request to the origin of URL, and to no other origin.
 	Header http.Header
-	// TLS says how to check certificates, and which one to send. If nil, as the system
-	// does.
+	// TLS says how to check certificates, and which one to send to the origin of URL. If nil,
+	// as the system does.
 	TLS *tls.Config
 	// Listen is how long to listen to the stream. If not positive, 20 seconds, which
 	// is a little longer than the usual heartbeat.

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
@@ -11,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -547,6 +550,39 @@ func TestRedirect(t *testing.T) {
 	}
 	if strings.Contains(r.String(), "secret") {
 		t.Errorf("a password is shown:\n%s", &r)
+	}
+}
+
+// A certificate for the requested origin is not sent to another one.
+func TestRedirectWithCertificate(t *testing.T) {
+	var mu sync.Mutex
+	var sent []int
+	serve := func(answer http.HandlerFunc) *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			sent = append(sent, len(r.TLS.PeerCertificates))
+			mu.Unlock()
+			answer(w, r)
+		}))
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	other := serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	first := serve(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+"/stream", http.StatusTemporaryRedirect)
+	})
+	roots := x509.NewCertPool()
+	roots.AddCert(first.Certificate())
+	secure := &tls.Config{RootCAs: roots, Certificates: first.TLS.Certificates}
+	if _, err := Examine(t.Context(), Config{URL: mustParse(first.URL + "/stream"), TLS: secure}); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(sent) < 2 || sent[0] != 1 || sent[1] != 0 || len(secure.Certificates) != 1 {
+		t.Errorf("certificates %v", sent)
 	}
 }
 

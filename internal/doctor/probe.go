@@ -28,8 +28,9 @@ const (
 // A probe makes requests. It is not safe for concurrent use.
 type probe struct {
 	transport *http.Transport
-	header    http.Header // of all requests, but not those to other origins
-	most      int64       // bytes of a stream to read
+	elsewhere *http.Transport // to other origins
+	header    http.Header     // of all requests, but not those to other origins
+	most      int64           // bytes of a stream to read
 	requests  int
 }
 
@@ -38,7 +39,7 @@ func newProbe(cfg *Config) *probe {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTime}).DialContext
 	}
-	return &probe{header: cfg.Header, most: cfg.MaxBytes, transport: &http.Transport{
+	p := &probe{header: cfg.Header, most: cfg.MaxBytes, transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dial,
 		TLSClientConfig:        cfg.TLS,
@@ -48,10 +49,18 @@ func newProbe(cfg *Config) *probe {
 		DisableCompression:     true,
 		ForceAttemptHTTP2:      true,
 	}}
+	p.elsewhere = p.transport.Clone()
+	if cfg.TLS != nil {
+		p.elsewhere.TLSClientConfig.Certificates = nil
+	}
+	return p
 }
 
 // Close closes the idle connections.
-func (p *probe) Close() { p.transport.CloseIdleConnections() }
+func (p *probe) Close() {
+	p.transport.CloseIdleConnections()
+	p.elsewhere.CloseIdleConnections()
+}
 
 // An ask describes one request.
 type ask struct {
@@ -97,7 +106,11 @@ func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*htt
 			return nil, err
 		}
 		p.requests++
-		resp, err := p.transport.RoundTrip(req)
+		transport := p.transport
+		if !hasSameOrigin(at, a.url) {
+			transport = p.elsewhere
+		}
+		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			return nil, err
 		}

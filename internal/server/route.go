@@ -26,7 +26,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	end()
 	if p, ok := w.(*patientStream); ok && r.Context().Err() == nil {
-		_ = p.extend() // an error only means that the response has ended
+		p.endBody()
 	}
 }
 

@@ -14,6 +14,7 @@ type patientStream struct {
 	rc       *http.ResponseController
 	patience time.Duration
 	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
+	written  bool         // a part of the body was
 }
 
 // patientWriter returns w with a write timeout for each piece, if r came over HTTP/2.
@@ -28,6 +29,7 @@ func (s *Server) patientWriter(w http.ResponseWriter, r *http.Request) http.Resp
 const streamPiece = 4 << 10
 
 func (p *patientStream) Write(b []byte) (n int, err error) {
+	p.written = true
 	for {
 		if err := p.extend(); err != nil {
 			return n, err
@@ -53,18 +55,26 @@ func (p *patientStream) FlushError() error {
 	return p.relax()
 }
 
-// extend restarts the write timeout. It must be called before the response ends, too, for what
-// net/http has not sent yet.
+// endBody restarts the write timeout for what net/http has not sent yet of a body.
+func (p *patientStream) endBody() {
+	if p.written {
+		_ = p.extend() // an error only means that the response has ended
+	}
+}
+
+// extend restarts the write timeout.
 func (p *patientStream) extend() error { return p.setDeadline(time.Now().Add(p.patience)) }
 
-// relax stops the write timeout. Over HTTP/2 it ends a response even if nothing waits to be sent.
-func (p *patientStream) relax() error { return p.setDeadline(time.Time{}) }
+// relax moves the write timeout far away. Over HTTP/2 it ends a response even if nothing waits to be sent.
+// It is not removed: net/http stops the timeout of a response that has ended, but would make another
+// one if it had none, and reset a stream that is long gone.
+func (p *patientStream) relax() error { return p.setDeadline(time.Now().Add(farExpiry)) }
 
 // setDeadline sets a write deadline, or that of SetWriteDeadline if that is earlier.
 func (p *patientStream) setDeadline(t time.Time) error {
 	for {
 		deadline, last := t, p.last.Load()
-		if last != 0 && (t.IsZero() || last < t.UnixNano()) {
+		if last != 0 && last < t.UnixNano() {
 			deadline = time.Unix(0, last)
 		}
 		if err := p.rc.SetWriteDeadline(deadline); err != nil || p.last.Load() == last {
@@ -77,9 +87,9 @@ func (p *patientStream) setDeadline(t time.Time) error {
 func (p *patientStream) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
 		p.last.Store(0)
-	} else {
-		p.last.Store(t.UnixNano())
+		return p.relax()
 	}
+	p.last.Store(t.UnixNano())
 	return p.rc.SetWriteDeadline(t)
 }
 

@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -169,6 +171,34 @@ func TestQuietHTTP2Stream(t *testing.T) {
 			fs.want(t, "PUT", event.ID(i+1))
 		}
 	})
+}
+
+// A deadlineWriter has the deadlines that were set.
+type deadlineWriter struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+func (w *deadlineWriter) SetWriteDeadline(t time.Time) error { w.set = append(w.set, t); return nil }
+
+// TestHTTP2DeadlineStays: a deadline of a response is never removed, as net/http might take the next one
+// only after the response has ended. One without a body gets none.
+func TestHTTP2DeadlineStays(t *testing.T) {
+	w := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}
+	p := &patientStream{ResponseWriter: w, rc: http.NewResponseController(w), patience: time.Minute}
+	if p.endBody(); len(w.set) > 0 {
+		t.Errorf("without a body: %v", w.set)
+	}
+	if _, err := p.Write(make([]byte, 3*streamPiece)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	p.endBody()
+	if n := len(w.set); n != 6 || slices.ContainsFunc(w.set, time.Time.IsZero) || time.Until(w.set[4]) < 100*p.patience || time.Until(w.set[5]) > p.patience {
+		t.Errorf("deadlines %v", w.set)
+	}
 }
 
 // TestStalledHTTP2Response: a response ends although its reader takes nothing of it, also if its handler

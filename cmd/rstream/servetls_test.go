@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -24,7 +25,7 @@ func (f *brokenFile) load() (changed bool, err error) {
 // An error that stays is logged once, and again after the file could be read.
 func TestWatchedFileStaysBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		said := &lockedBuffer{}
+		said := &bytes.Buffer{}
 		say := newServeLog(&app{err: said}, &logFlags{logFormat: "text", logLevel: "info"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

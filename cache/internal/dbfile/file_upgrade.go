@@ -118,7 +118,9 @@ func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) er
 	if err != nil {
 		return err
 	}
-	if now.version < octetsVersion || now.moving {
+	// Once the schema is new no other version opens the file, so an upgrade that was interrupted
+	// goes on in whatever space there is: each of its steps is one transaction.
+	if now.version < octetsVersion {
 		if err := f.checkRoom(ctx, now); err != nil {
 			return err
 		}

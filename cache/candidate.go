@@ -168,10 +168,15 @@ func affected(res sql.Result, err error) (int, error) {
 // Candidates calls fn with the candidates of topic in span, sorted by id. It reads them
 // in chunks: no transaction is open while fn runs.
 func (im Imports) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
+	return im.eachCandidate(ctx, topic, span, fn, nil)
+}
+
+// eachCandidate is Candidates that calls skip, if that is not nil, for those that are damaged.
+func (im Imports) eachCandidate(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error, skip func()) error {
 	for at := span.From; at < span.To; {
 		var evs []event.Event
 		err := im.db.file.View(ctx, func(tx *sql.Tx) (err error) {
-			evs, at, err = readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+			evs, at, err = readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To}, skip)
 			return err
 		})
 		if err != nil {
@@ -188,7 +193,7 @@ func (im Imports) Candidates(ctx context.Context, topic event.Topic, span window
 
 // readCandidates returns the first candidates of topic in span, up to the limits of one
 // transaction, and the position up to which these are complete.
-func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (evs []event.Event, next event.ID, err error) {
+func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, skip func()) (evs []event.Event, next event.ID, err error) {
 	where, args := importedOf(topic)
 	result, err := tx.QueryContext(ctx, `SELECT id, line FROM candidate WHERE id > ? AND id <= ? AND `+where+` ORDER BY id LIMIT ?`,
 		append(append([]any{span.From, span.To}, args...), importChunk)...)
@@ -196,7 +201,7 @@ func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span win
 		return nil, span.From, err
 	}
 	defer result.Close()
-	last := span.From
+	last, n := span.From, 0
 	for bytes := 0; result.Next(); {
 		var id event.ID
 		var line []byte
@@ -207,12 +212,17 @@ func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span win
 			return nil, span.From, dbfile.OutOfOrder("candidate")
 		}
 		last = id
+		n++
 		ev, err := rows.ParseStored(id, line)
-		if err != nil {
+		switch {
+		case err == nil:
+			evs = append(evs, ev)
+		case skip != nil && errors.Is(err, ErrCorrupt):
+			skip()
+		default:
 			return nil, span.From, err
 		}
-		evs = append(evs, ev)
-		if bytes += len(line); len(evs) == importChunk || bytes >= maxReadBytes {
+		if bytes += len(line); n == importChunk || bytes >= maxReadBytes {
 			return evs, id, nil
 		}
 	}

@@ -63,7 +63,7 @@ func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 	}
 	var waiting []entry // without their values, so that a block of them fits in memory
 	for at := span.From; at < span.To; {
-		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To}, nil)
 		if err != nil {
 			return window.Leaf{}, err
 		}
@@ -158,7 +158,7 @@ func (db *DB) promoteBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, s
 	}
 	held := false
 	for at := span.From; at < span.To; {
-		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To}, nil)
 		if err != nil {
 			return nil, err
 		}

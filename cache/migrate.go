@@ -13,22 +13,43 @@ import (
 // MigrateImported copies the unproven imported events of another copy, whose log this
 // copy's log was restored from. Candidates up to parted, where the two logs diverged,
 // remain candidates, except those that cannot be in this log. Candidates after it are
-// foreign events now, as are the foreign ones.
-func (db *DB) MigrateImported(ctx context.Context, old *DB, parted event.ID) error {
+// foreign events now, as are the foreign ones. What is damaged in the other copy is left out;
+// MigrateImported reports whether anything was.
+func (db *DB) MigrateImported(ctx context.Context, old *DB, parted event.ID) (damaged bool, err error) {
+	skip := func() { damaged = true }
 	ours := importBatch{add: func(evs []event.Event) error { return db.migrateCandidates(ctx, evs) }}
-	err := old.Imports().Candidates(ctx, event.All, window.Span{From: event.Beginning, To: parted}, ours.addImported)
-	if err = errors.Join(err, ours.passOn()); err != nil {
-		return err
-	}
 	others := importBatch{add: func(evs []event.Event) error { _, err := db.Imports().AddForeign(ctx, evs); return err }}
-	err = old.Imports().Candidates(ctx, event.All, window.Span{From: parted, To: event.MaxID}, others.addImported)
-	if err != nil {
-		return err
+	for _, step := range []struct {
+		into *importBatch
+		read func(add func(*event.Event) error) error
+	}{
+		{&ours, func(add func(*event.Event) error) error {
+			return old.Imports().eachCandidate(ctx, event.All, window.Span{From: event.Beginning, To: parted}, add, skip)
+		}},
+		{&others, func(add func(*event.Event) error) error {
+			return old.Imports().eachCandidate(ctx, event.All, window.Span{From: parted, To: event.MaxID}, add, skip)
+		}},
+		{&others, func(add func(*event.Event) error) error {
+			return old.Imports().ForeignHashes(ctx, event.All, func(h event.Hash) error {
+				err := old.Imports().Foreign(ctx, []event.Hash{h}, add)
+				if others.failed == nil && errors.Is(err, ErrCorrupt) {
+					skip()
+					return nil
+				}
+				return err
+			})
+		}},
+	} {
+		err := step.read(step.into.addImported)
+		if step.into.failed == nil && errors.Is(err, ErrCorrupt) {
+			skip()
+			err = nil
+		}
+		if err = errors.Join(err, step.into.passOn()); err != nil {
+			return damaged, err
+		}
 	}
-	err = old.Imports().ForeignHashes(ctx, event.All, func(h event.Hash) error {
-		return old.Imports().Foreign(ctx, []event.Hash{h}, others.addImported)
-	})
-	return errors.Join(err, others.passOn())
+	return damaged, nil
 }
 
 // migrateCandidates adds candidates; one by one, if one of them cannot be in this log.
@@ -49,11 +70,12 @@ func (db *DB) migrateCandidates(ctx context.Context, evs []event.Event) error {
 	return nil
 }
 
-// A importBatch collects events to pass on in groups.
+// An importBatch collects events to pass on in groups.
 type importBatch struct {
-	add   func([]event.Event) error
-	evs   []event.Event
-	bytes int
+	add    func([]event.Event) error
+	evs    []event.Event
+	bytes  int
+	failed error // of add
 }
 
 func (b *importBatch) addImported(ev *event.Event) error {
@@ -70,7 +92,8 @@ func (b *importBatch) passOn() error {
 	if len(evs) == 0 {
 		return nil
 	}
-	return b.add(evs)
+	b.failed = b.add(evs)
+	return b.failed
 }
 
 // createMigrated creates the table that records which parts of which other logs were copied. Most

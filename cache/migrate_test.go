@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -29,8 +30,8 @@ func TestMigrateImported(t *testing.T) {
 	}
 	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another event there
 	for range 2 {                                 // a repetition changes nothing
-		if err := db.MigrateImported(ctx, old, 15); err != nil {
-			t.Fatal(err)
+		if damaged, err := db.MigrateImported(ctx, old, 15); err != nil || damaged {
+			t.Fatal(damaged, err)
 		}
 	}
 	whole := window.Span{To: event.MaxID}
@@ -52,6 +53,36 @@ func TestMigrateImported(t *testing.T) {
 	}
 	if len(hashes) != 25 {
 		t.Errorf("%d foreign events, want 25", len(hashes))
+	}
+}
+
+// Imported events that are damaged are left out, and the others are carried over.
+func TestMigrateDamagedImported(t *testing.T) {
+	ctx := context.Background()
+	setImportChunk(t, 2)
+	for _, change := range []string{`UPDATE candidate SET line = substr(line, 2) WHERE id = 3`,
+		`UPDATE candidate SET line = substr(line, 2) WHERE id = 18`,
+		`UPDATE foreign_event SET line = substr(line, 2) WHERE hash = (SELECT min(hash) FROM foreign_event)`} {
+		old, db := openClient(t), openClient(t)
+		var evs, foreign []event.Event
+		for id := event.ID(1); id <= 20; id++ {
+			evs = append(evs, madeEvent("alice", "x", id))
+			foreign = append(foreign, madeEvent("bob", "x", id))
+		}
+		_, err := old.Imports().AddCandidates(ctx, evs)
+		if err == nil {
+			_, err = old.Imports().AddForeign(ctx, foreign)
+		}
+		if err := errors.Join(err, rawExec(old, change)); err != nil {
+			t.Fatal(err)
+		}
+		if damaged, err := db.MigrateImported(ctx, old, 15); err != nil || !damaged {
+			t.Errorf("%s: damaged: %t, %v", change, damaged, err)
+		}
+		n := len(candidates(t, db, event.All, window.Span{To: event.MaxID})) + len(foreignHashes(t, db, event.All))
+		if n != len(evs)+len(foreign)-1 {
+			t.Errorf("%s: %d events were carried over", change, n)
+		}
 	}
 }
 

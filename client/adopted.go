@@ -15,15 +15,16 @@ import (
 type Adopted struct {
 	Events  int // events carried over
 	Windows int // windows that matched the server
-	Refused int // windows that did not match and must be fetched
-	Hidden  int // windows of topics that the server does not let this client read
+	Refused int // windows that did not match, or are damaged in old, and must be fetched
+	Hidden  int // windows of topics that the server does not have, or does not let this client read
 }
 
 // Adopt carries over events from old, a copy of the log that the server's log was
 // restored from. Parted is the position where the two logs diverge. Each window is
 // compared with the server up to there and taken only if it matches. Nothing below the
 // server's horizon is taken, because it cannot be compared, nor of a topic that the server
-// does not let the client read. After an error, a repetition goes on.
+// does not let the client read, or, being a mirror, does not have, nor what is damaged in old.
+// A token that is not accepted is an error. After an error, a repetition goes on.
 func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
 	if err := c.needCopy(); err != nil {
 		return a, err
@@ -43,15 +44,27 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 		}
 		err := c.copyVerified(ctx, old, w.Topic, span, &a)
 		var status *StatusError
-		if errors.As(err, &status) && status.isForbidden() {
+		switch {
+		case errors.As(err, &status) && status.isOfTopic():
 			a.Hidden++
-			continue
-		}
-		if err != nil {
+		case errors.Is(err, errOldDamaged):
+			a.Refused++
+		case err != nil:
 			return a, fmt.Errorf("carry over %s %s: %w", w.Topic, span, err)
 		}
 	}
 	return a, nil
+}
+
+// errOldDamaged means that a window of the old copy is damaged.
+var errOldDamaged = errors.New("the old copy is damaged")
+
+// oldError returns an error of the old copy.
+func oldError(err error) error {
+	if errors.Is(err, cache.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", errOldDamaged, err)
+	}
+	return storeError(err)
 }
 
 func (c *Client) copyVerified(ctx context.Context, old *cache.DB, topic event.Topic, span window.Span, a *Adopted) error {
@@ -62,14 +75,17 @@ func (c *Client) copyVerified(ctx context.Context, old *cache.DB, topic event.To
 	}
 	leaves, err := old.CheckedLeaves(ctx, topic, span)
 	if err != nil {
-		return storeError(err)
+		return oldError(err)
 	}
 	if digest, count := window.DigestOf(leaves); digest != sum.Digest || count != sum.Count {
 		a.Refused++
 		return nil
 	}
+	if err := c.copyFrom(ctx, old, topic, sum, a); err != nil {
+		return err
+	}
 	a.Windows++
-	return c.copyFrom(ctx, old, topic, sum, a)
+	return nil
 }
 
 // copyFrom copies the events of a range from another copy.
@@ -93,7 +109,7 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 		for !lease.Span().Empty() {
 			evs, next, err := old.Read(ctx, []event.Topic{topic}, lease.Reached(), lease.Span().To, c.cfg.PageLimit)
 			if err != nil {
-				return storeError(err)
+				return joinErrors(oldError(err), storeError(lease.Release(ctx)))
 			}
 			added, err := lease.Apply(ctx, evs, next)
 			if err != nil {

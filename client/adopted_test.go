@@ -2,6 +2,7 @@ package client
 
 import (
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -9,7 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A topic that the client may no longer read keeps no other from being carried over.
+// A topic that the client may no longer read, or that the server does not have, keeps no other from
+// being carried over. A token that has expired is an error: with the next one the rest follows.
 func TestAdoptHidden(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 10)
@@ -32,20 +34,31 @@ func TestAdoptHidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.start()
+	var refusal atomic.Int64 // its status
 	on, _ := refuseTopics(f, func(w http.ResponseWriter, topic event.Topic) {
 		w.Header().Set(wire.HeaderLog, f.db.Log())
-		e := wire.Errorf(http.StatusForbidden, "the token does not allow to read %s", topic)
+		e := wire.Errorf(int(refusal.Load()), "not %s", topic)
 		e.Topic = &topic
 		e.Write(w)
 	}, "bob")
 	on.Store(true)
-	next := newTestClient(t, f.newCache(), hasty(f.http.URL))
-	a, err := next.Adopt(t.Context(), old, parted)
-	if want := (Adopted{Events: 20, Windows: 2, Hidden: 1}); err != nil || a != want {
-		t.Errorf("%+v, %v, want %+v", a, err, want)
+	var next *Client
+	for _, status := range []int{http.StatusUnauthorized, http.StatusMisdirectedRequest, http.StatusForbidden} {
+		refusal.Store(int64(status))
+		next = newTestClient(t, f.newCache(), hasty(f.http.URL))
+		a, err := next.Adopt(t.Context(), old, parted)
+		if status == http.StatusUnauthorized {
+			if statusOf(err) != status {
+				t.Errorf("%d: %+v, %v", status, a, err)
+			}
+			continue
+		}
+		if want := (Adopted{Events: 20, Windows: 2, Hidden: 1}); err != nil || a != want {
+			t.Errorf("%d: %+v, %v, want %+v", status, a, err, want)
+		}
 	}
 	on.Store(false)
-	a, err = next.Adopt(t.Context(), old, parted)
+	a, err := next.Adopt(t.Context(), old, parted)
 	if want := (Adopted{Events: 10, Windows: 3}); err != nil || a != want {
 		t.Errorf("again: %+v, %v, want %+v", a, err, want)
 	}

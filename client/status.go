@@ -52,6 +52,12 @@ func (e *StatusError) isForbidden() bool {
 	return e.isFinal() && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden)
 }
 
+// isOfTopic reports whether e finally refuses the topic of a request, and not its token: this
+// client may not read it, or the server, a mirror, does not have it.
+func (e *StatusError) isOfTopic() bool {
+	return e.isFinal() && (e.Status == http.StatusForbidden || e.FromLog && e.Status == http.StatusMisdirectedRequest)
+}
+
 // notAppended reports whether the response to an append guarantees that nothing was
 // appended.
 func (e *StatusError) notAppended() bool { return e.FromLog && e.wire().NotAppended() }

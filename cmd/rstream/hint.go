@@ -59,6 +59,7 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *carriedError) string {
 		return fmt.Sprintf("continue with --cache %s; %s is unchanged", shellWord(e.path), e.old)
 	}),
+	hintAs(func(_ *cobra.Command, e *uncarriedError) string { return e.hint() }),
 	hintAs(hintOfUsage),
 	hintAs(hintOfGap),
 	hintAs(hintOfOtherLog),

@@ -155,19 +155,22 @@ func checkCarryOver(t *testing.T, fail func(stop func(), w http.ResponseWriter, 
 	}
 	s := &session{db: db, app: &app{servers: []string{web.URL}, err: io.Discard}}
 	other := &client.OtherLogError{URL: web.URL, Got: log.Log(), Want: old}
+	newFile, err := s.newFile(log.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{old, log.Log()} {
 		err = s.explainOtherLog(ctx, other)
 		known, failed := loadServers()
 		if !errors.Is(err, context.Cause(ctx)) && ctx.Err() != nil || failed != nil || known[web.URL] != want {
 			t.Fatalf("explainOtherLog = %v; the servers are %v, %v, want %s", err, known, failed, want)
 		}
+		if hint := hintFor(nil, err); want == old && !strings.Contains(hint, "--cache "+shellWord(newFile)+" goes on without") {
+			t.Errorf("the hint is %q", hint)
+		}
 		failing, ctx = 0, t.Context()
 	}
-	path, err := s.newFile(log.Log())
-	if err != nil {
-		t.Fatal(err)
-	}
-	next, err := cache.Open(t.Context(), path, cache.Config{})
+	next, err := cache.Open(t.Context(), newFile, cache.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

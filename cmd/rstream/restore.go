@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -30,7 +31,7 @@ func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	}
 	switch {
 	case failed != nil:
-		return errors.Join(err, failed)
+		return errors.Join(err, s.uncarried(failed, path))
 	case s.app.cache == "" && path == "":
 		return errors.Join(err, s.relearnServers(other.URL, ""))
 	case s.app.cache == "":
@@ -72,6 +73,32 @@ type carriedError struct {
 }
 
 func (e *carriedError) Unwrap() error { return e.error }
+
+// An uncarriedError says why the server's log does not continue in another file yet.
+type uncarriedError struct {
+	error
+	path string // which has what was carried over so far
+}
+
+func (e *uncarriedError) Unwrap() error { return e.error }
+
+// hint returns how to go on. The next command may fail in the same way; without --cache it goes on
+// with the old copy as long as there is one.
+func (e *uncarriedError) hint() string {
+	var status *client.StatusError
+	if errors.As(e.error, &status) && status.FromLog && status.Status == http.StatusUnauthorized {
+		return unauthorizedHint
+	}
+	return fmt.Sprintf("run the command again to go on; --cache %s goes on without what is left", shellWord(e.path))
+}
+
+// uncarried returns the error of carryOver.
+func (s *session) uncarried(failed error, path string) error {
+	if !exists(path) {
+		return failed
+	}
+	return &uncarriedError{failed, path}
+}
 
 // newFile returns the file for the copy of a restored log.
 func (s *session) newFile(log string) (string, error) {
@@ -136,7 +163,11 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return fmt.Errorf("carry over: %w", err)
 	}
 	damaged, err := db.MigrateCursors(ctx, s.db, parted)
-	if err := errors.Join(err, db.MigrateImported(ctx, s.db, parted)); err != nil {
+	if err != nil {
+		return fmt.Errorf("carry over: %w", err)
+	}
+	damagedImports, err := db.MigrateImported(ctx, s.db, parted)
+	if err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
 	if err := db.SetMigrated(ctx, s.db.Log()); err != nil {
@@ -148,7 +179,10 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	}
 	s.app.note(what, info.Log, info.Parent.Log, parted, count(adopted.Events, "event"), count(adopted.Windows, "window"), count(adopted.Refused, "window"))
 	if adopted.Hidden > 0 {
-		s.app.note("%s left out: the server does not let you read their topics", count(adopted.Hidden, "window"))
+		s.app.note("%s left out: the server does not have their topics, or not for you", count(adopted.Hidden, "window"))
+	}
+	if damagedImports {
+		s.app.note("imported events left out: they are damaged; \"rstream import\" adds them again")
 	}
 	for _, name := range damaged {
 		s.app.note("cursor %s left out: it is damaged; \"rstream cursor set\" creates it again", shellWord(name))

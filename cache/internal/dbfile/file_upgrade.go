@@ -176,12 +176,10 @@ func (f *File) markUpgrade() (unmark func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if lockAt(owners, upgradePlace) != nil {
-		if locked, err := lockedAt(owners, upgradePlace); err == nil && locked {
-			return nil, errors.Join(ErrLocked, owners.Close())
-		}
-		// There are no locks here. Each step of an upgrade is one transaction, which finds
-		// out where the one before has ended: two processes only get into each other's way.
+	// Without locks here, go on: each step of an upgrade is one transaction, which finds out where
+	// the one before has ended. Two processes only get into each other's way.
+	if isHeldElsewhere(lockAt(owners, upgradePlace)) {
+		return nil, errors.Join(ErrLocked, owners.Close())
 	}
 	return owners.Close, nil
 }

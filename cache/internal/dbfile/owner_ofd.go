@@ -3,6 +3,7 @@
 package dbfile
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,11 @@ import (
 // releases nothing, and child processes do not inherit the lock.
 func lockAt(f *os.File, at int64) error {
 	return unix.FcntlFlock(f.Fd(), setOFD, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1})
+}
+
+// isHeldElsewhere reports whether err, of lockAt, means that another opening holds the lock.
+func isHeldElsewhere(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES)
 }
 
 // lockedAt reports whether another opening of the file holds the lock.

@@ -13,6 +13,12 @@ func lockAt(f *os.File, at int64) error {
 	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, overlappedAt(at))
 }
 
+// isHeldElsewhere reports whether err, of lockAt, means that another opening holds the lock, or is
+// looking at it.
+func isHeldElsewhere(err error) bool {
+	return errors.Is(err, windows.ERROR_LOCK_VIOLATION) || errors.Is(err, windows.ERROR_IO_PENDING)
+}
+
 // lockedAt reports whether another opening of the file holds the lock. It tries a shared
 // lock, so that two simultaneous checks do not see each other.
 func lockedAt(f *os.File, at int64) (bool, error) {

@@ -116,7 +116,14 @@ func TestBackupBesideOtherWAL(t *testing.T) {
 	if err := errors.Join(err, os.Remove(path), os.WriteFile(path+"-wal", left, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, "a new file", openError(path, Config{Role: Server}), ErrOtherWAL)
+	wantError(t, "a new file", openError(path, Config{Role: Server}), ErrOnlyWAL)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "an empty file", openError(path, Config{Role: Server}), ErrOnlyWAL)
 	for _, wal := range [][]byte{left, nil} {
 		if err := errors.Join(os.WriteFile(path, b, 0o600), os.WriteFile(path+"-wal", wal, 0o600)); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ var (
 	ErrServedOlder = dbfile.ErrServedOlder
 	ErrLinked      = dbfile.ErrLinked
 	ErrOtherWAL    = dbfile.ErrOtherWAL
+	ErrOnlyWAL     = dbfile.ErrOnlyWAL
 	ErrNewer       = dbfile.ErrNewer
 	ErrLocked      = dbfile.ErrLocked
 	ErrRole        = dbfile.ErrRole

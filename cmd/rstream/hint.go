@@ -168,6 +168,7 @@ var valueHints = []struct {
 	{cache.ErrServedOlder, "stop that server and start this version, which upgrades the file. Back the file up before"},
 	{cache.ErrLinked, "the -wal file was removed, or the server uses another name; name the file as the server does, or ask the server"},
 	{cache.ErrOtherWAL, "move the -wal file away; keep it with the file that it is of"},
+	{cache.ErrOnlyWAL, "put the file back next to it; to start a new one, move the -wal file away"},
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet; \"rstream salvage\" reads the events of a damaged one"},
 	{cache.ErrMirror, "serve it with --mirror URL, or a node's file with --nats URL; with --as-new-log it becomes a log of its own"},
 	{cache.ErrNotMirror, "name another file with --db: a mirror has its own"},

@@ -21,6 +21,7 @@ var (
 	ErrServedOlder = errors.New("is being served by an earlier version of rstream")
 	ErrLinked      = errors.New("is being served, but its write-ahead log is not next to it")
 	ErrOtherWAL    = errors.New("is complete, and the -wal file next to it is another file's")
+	ErrOnlyWAL     = errors.New("is missing or empty, and the -wal file next to it is not")
 	ErrNewer       = errors.New("was written by a later version of rstream")
 	ErrLocked      = errors.New("is in use by another server")
 	ErrRole        = errors.New("is the wrong kind of file")

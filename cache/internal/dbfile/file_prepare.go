@@ -50,8 +50,8 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 	return f.create(ctx, cfg)
 }
 
-// inspect identifies the file. It returns ErrOtherWAL if its header says that it has no
-// write-ahead log, and one lies next to it. SQLite would mix the two, or remove the log of a
+// inspect identifies the file. It returns ErrOtherWAL, or ErrOnlyWAL if the file is empty, if its
+// header says that it has no write-ahead log, and one lies next to it. SQLite would mix the two, or remove the log of a
 // file that is gone; and who left the log has events that are nowhere else. Our own files are
 // never so: SQLite says in the header that there is a log before it makes one, and removes the
 // log before it says that there is none.
@@ -63,7 +63,10 @@ func (f *File) inspect(cfg Options) (kind fileKind, h header, err error) {
 		}
 		// Another process may have begun the log after the header was read, and changed it.
 		now, err := f.held.readHeader()
-		if err == nil && now == h {
+		switch {
+		case err == nil && now == h && kind == emptyFile:
+			err = ErrOnlyWAL
+		case err == nil && now == h:
 			err = ErrOtherWAL
 		}
 		if err != nil {
@@ -73,17 +76,21 @@ func (f *File) inspect(cfg Options) (kind fileKind, h header, err error) {
 }
 
 // hasOtherWAL reports whether a write-ahead log lies next to a file that has none. An empty one
-// counts, too, if the file may be written: SQLite would go on with it. A copy that was deleted
-// is fetched again, whatever was left of it.
+// counts, too, if the file is not empty and may be written: SQLite would go on with it.
 func (f *File) hasOtherWAL(kind fileKind, cfg Options) bool {
-	info, err := os.Lstat(f.absPath + "-wal")
-	switch {
-	case err != nil:
-		return false
-	case kind == emptyFile:
-		return info.Size() > 0 && cfg.Role == Server && cfg.Mirror == nil
+	wal := f.absPath + "-wal"
+	if kind == emptyFile {
+		return isLeft(wal, cfg)
 	}
-	return info.Size() > 0 || f.frozen == nil
+	info, err := os.Lstat(wal)
+	return err == nil && (info.Size() > 0 || f.frozen == nil)
+}
+
+// isLeft reports whether a write-ahead log whose file is gone has events that may be nowhere else.
+// A copy that was deleted is fetched again, whatever was left of it.
+func isLeft(wal string, cfg Options) bool {
+	info, err := os.Lstat(wal)
+	return err == nil && info.Size() > 0 && cfg.Role == Server && cfg.Mirror == nil
 }
 
 // awaitCreation waits until the process that is creating the file has done so, if there is
@@ -127,6 +134,9 @@ func (f *File) holdFile(cfg Options) (err error) {
 	if cfg.Role != "" && !(cfg.Role == Client && cfg.Log == "") {
 		flags = os.O_CREATE
 	}
+	if flags != 0 && !exists(f.Path) && isLeft(f.Path+"-wal", cfg) {
+		return ErrOnlyWAL
+	}
 	if f.held, err = openHeld(f.Path, flags); err != nil {
 		if flags == 0 && cfg.Role != "" && errors.Is(err, fs.ErrNotExist) {
 			return errNoLog
@@ -161,12 +171,18 @@ func (f *File) takeLock() error {
 
 // findWAL refuses a file that is served under another name: its write-ahead log has that
 // name, and without it SQLite would read, or write, half of a log. A server that is just
-// starting or stopping has none for a moment.
+// starting or stopping has none for a moment, and one that upgrades a backup has none before the end.
 func (f *File) findWAL(ctx context.Context) error {
-	for deadline := time.Now().Add(time.Second); ; {
+	for deadline := time.Now().Add(findWALTime); ; {
 		switch {
 		case f.held.served || !servedElsewhere(f.held.File) || exists(f.absPath+"-wal"):
 			return nil
+		case f.isMarked():
+			if err := f.awaitUpgrade(ctx); err != nil {
+				return err
+			}
+			deadline = time.Now().Add(findWALTime)
+			continue
 		case time.Now().After(deadline):
 			return ErrLinked
 		}
@@ -177,6 +193,9 @@ func (f *File) findWAL(ctx context.Context) error {
 		}
 	}
 }
+
+// findWALTime is how long a server that starts or stops may have no write-ahead log.
+const findWALTime = time.Second
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)

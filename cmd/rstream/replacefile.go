@@ -48,16 +48,23 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 const lockTime = 10 * time.Second
 
 // withLock calls change, which reads a file and replaces it, while no other process does so. The lock is
-// on a file next to it, since the file itself is another one each time.
+// on a file next to it, since the file itself is another one each time. Where there are no locks,
+// it does without.
 func withLock(path string, change func() error) error {
 	lock := flock.New(path + ".lock")
 	defer lock.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
 	defer cancel()
-	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil && !hasNoLocks(err) {
 		return fmt.Errorf("lock %s: %w", lock.Path(), err)
 	}
 	return change()
+}
+
+// hasNoLocks reports whether err, of a lock, means that the file system has none, as some of a network
+// do. Without one, of two processes that change a file at once the second may undo what the first did.
+func hasNoLocks(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.ENOLCK)
 }
 
 // replaceable returns the file that a new one replaces: path, or what a symbolic link names. It is

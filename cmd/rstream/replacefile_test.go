@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -73,5 +74,15 @@ func TestReplaceFile(t *testing.T) {
 	}
 	if names, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(names) > 0 {
 		t.Errorf("%s are left, %v", names, err)
+	}
+}
+
+// A file system that has no locks is no reason to leave a file as it is.
+func TestHasNoLocks(t *testing.T) {
+	for err, want := range map[error]bool{syscall.ENOTSUP: true, syscall.ENOSYS: true, syscall.ENOLCK: true,
+		&os.PathError{Op: "flock", Err: syscall.ENOLCK}: true, syscall.EACCES: false, context.DeadlineExceeded: false} {
+		if got := hasNoLocks(err); got != want {
+			t.Errorf("%v: %t", err, got)
+		}
 	}
 }

@@ -46,18 +46,19 @@ func readOffsets(ctx context.Context, tx *sql.Tx, table string) error {
 	return tx.QueryRowContext(ctx, `SELECT sum(length(offsets)) FROM `+table).Scan(&size)
 }
 
-// checkPostingOrder reads all postings of one storage each, and their chunks to the end.
+// checkPostingOrder reads all postings of one storage each, and their chunks to the end. It returns
+// an error for a damaged key, also if the order is right.
 func checkPostingOrder(ctx context.Context, tx *sql.Tx, table string) error {
-	rows, err := tx.QueryContext(ctx, `SELECT storage, block, chunks FROM `+table+` ORDER BY storage, block`)
+	rows, err := tx.QueryContext(ctx, `SELECT storage, block, count, chunks FROM `+table+` ORDER BY storage, block`)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	last := pages.PostingKey{Storage: math.MinInt64}
 	for rows.Next() {
-		var storage, block int64
+		var storage, block, count int64
 		var chunks sql.RawBytes
-		if err := rows.Scan(&storage, &block, &chunks); err != nil {
+		if err := rows.Scan(&storage, &block, &count, &chunks); err != nil {
 			return err
 		}
 		key := pages.PostingKey{Storage: storage, Block: uint64(block)}
@@ -65,6 +66,9 @@ func checkPostingOrder(ctx context.Context, tx *sql.Tx, table string) error {
 			return dbfile.OutOfOrder(table)
 		}
 		last = key
+		if err := pages.CheckOldPosting(ctx, tx, key, count, chunks); err != nil {
+			return err
+		}
 	}
 	return rows.Err()
 }

@@ -52,6 +52,10 @@ func TestDamagedPostingsStay(t *testing.T) {
 		"leaf":    func(t *testing.T, path string) { overwritePage(t, path, "page_posting") },
 		"storage": func(t *testing.T, path string) { flipKey(t, path, 3) },
 		"block":   func(t *testing.T, path string) { flipKey(t, path, 2) },
+		"block of the last, in order": func(t *testing.T, path string) {
+			queryInt(t, path, `UPDATE page_posting AS p SET block = block + 64 WHERE storage = 9
+				AND block = (SELECT max(block) FROM page_posting WHERE storage = p.storage) RETURNING block`)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := writeOld(t, schemas, dbfile.Client, spreadRows(t, 1800, 18))

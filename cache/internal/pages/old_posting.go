@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/window"
@@ -135,19 +136,46 @@ func (j *oldJoiner) join(old *oldPosting) error {
 	}
 	j.joined++
 	j.events += old.count
-	decoded, err := decodeOldPosting(old.storage, uint64(old.block), old.count, old.chunks)
-	if err == nil {
-		p.added = append(p.added, decoded.entries...)
+	entries, err := old.read(j.ctx, j.tx)
+	if isDamage(err) {
+		p.broken = true
 		return nil
 	}
-	n := len(p.added)
+	p.added = append(p.added, entries...)
+	return err
+}
+
+// read returns the events of an old posting. One that is damaged is made of the pages of its block.
+// If the key may be what is damaged, it has to have as many events as are there: made of another
+// block, it would hide those of its own.
+func (old *oldPosting) read(ctx context.Context, tx *sql.Tx) ([]placedEvent, error) {
+	p := newPosting(octetKey{old.storage, uint64(old.block)})
+	p.old = true
+	if p.decode(old.count, old.chunks) == nil {
+		return p.entries, nil
+	}
+	isKeySound := p.chunks > 0 // the checksum of the first chunk begins with it
+	var made []placedEvent
 	q := Query{Span: window.BlockSpan(uint64(old.block)), Want: func(storage int64) bool { return storage == old.storage }}
-	err = Scan(j.ctx, j.tx, q, func(l Line) error {
-		p.added = append(p.added, placedEvent{l.Storage, l.Posted()})
+	err := Scan(ctx, tx, q, func(l Line) error {
+		made = append(made, placedEvent{l.Storage, l.Posted()})
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	if !isKeySound && int64(len(made)) != old.count {
+		return nil, fmt.Errorf("%w: the posting of storage %d in block %d has %d events, of which the pages have %d",
+			dbfile.ErrCorrupt, old.storage, old.block, old.count, len(made))
+	}
+	return made, nil
+}
+
+// CheckOldPosting returns the error that JoinOldPostings would return for a posting.
+func CheckOldPosting(ctx context.Context, tx *sql.Tx, key PostingKey, count int64, chunks []byte) error {
+	old := oldPosting{key.Storage, int64(key.Block), count, chunks}
+	_, err := old.read(ctx, tx)
 	if isDamage(err) {
-		p.added, p.broken = p.added[:n], true
 		return nil
 	}
 	return err

@@ -89,7 +89,7 @@ func (e *uncarriedError) hint() string {
 	if errors.As(e.error, &status) && status.FromLog && status.Status == http.StatusUnauthorized {
 		return unauthorizedHint
 	}
-	return fmt.Sprintf("run the command again to go on; --cache %s goes on without what is left", shellWord(e.path))
+	return fmt.Sprintf("run the command again to go on; --cache %s goes on without the rest", shellWord(e.path))
 }
 
 // uncarried returns the error of carryOver.
@@ -182,7 +182,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		s.app.note("%s left out: the server does not have their topics, or not for you", count(adopted.Hidden, "window"))
 	}
 	if damagedImports {
-		s.app.note("imported events left out: they are damaged; \"rstream import\" adds them again")
+		s.app.note("damaged imports left out; \"rstream import\" adds them again")
 	}
 	for _, name := range damaged {
 		s.app.note("cursor %s left out: it is damaged; \"rstream cursor set\" creates it again", shellWord(name))

@@ -19,15 +19,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w = s.patientWriter(w, r)
 	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // even if the response is aborted
+	if p, ok := w.(*patientStream); ok {
+		defer p.end(r)
+	}
 	end := s.answerRequest(rec, r)
 	if rec.stream != nil {
 		forgetToken(r)
 		rec.stream.runStream()
 	}
 	end()
-	if p, ok := w.(*patientStream); ok && r.Context().Err() == nil {
-		p.endBody()
-	}
 }
 
 // forgetToken removes the token of a request that was admitted, and cookies. A stream would keep it

@@ -14,7 +14,7 @@ type patientStream struct {
 	rc       *http.ResponseController
 	patience time.Duration
 	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
-	written  bool         // a part of the body was
+	limited  atomic.Bool  // a write timeout was set
 }
 
 // patientWriter returns w with a write timeout for each piece, if r came over HTTP/2.
@@ -29,7 +29,6 @@ func (s *Server) patientWriter(w http.ResponseWriter, r *http.Request) http.Resp
 const streamPiece = 4 << 10
 
 func (p *patientStream) Write(b []byte) (n int, err error) {
-	p.written = true
 	for {
 		if err := p.extend(); err != nil {
 			return n, err
@@ -55,10 +54,16 @@ func (p *patientStream) FlushError() error {
 	return p.relax()
 }
 
-// endBody restarts the write timeout for what net/http has not sent yet of a body.
-func (p *patientStream) endBody() {
-	if p.written {
-		_ = p.extend() // an error only means that the response has ended
+// end restarts the write timeout for what net/http has not sent yet, even of a response that is aborted.
+// If the client has reset the stream before a timeout was set, net/http has made one since, which
+// would keep the whole connection in memory for as long as it runs: end removes it.
+func (p *patientStream) end(r *http.Request) {
+	switch {
+	case !p.limited.Load():
+	case r.Context().Err() != nil:
+		_ = p.rc.SetWriteDeadline(time.Time{}) // an error only means that the response has ended
+	default:
+		_ = p.extend() // a stream that is reset just now is kept no longer than that
 	}
 }
 
@@ -72,6 +77,7 @@ func (p *patientStream) relax() error { return p.setDeadline(time.Now().Add(farE
 
 // setDeadline sets a write deadline, or that of SetWriteDeadline if that is earlier.
 func (p *patientStream) setDeadline(t time.Time) error {
+	p.limited.Store(true)
 	for {
 		deadline, last := t, p.last.Load()
 		if last != 0 && last < t.UnixNano() {
@@ -89,6 +95,7 @@ func (p *patientStream) SetWriteDeadline(t time.Time) error {
 		p.last.Store(0)
 		return p.relax()
 	}
+	p.limited.Store(true)
 	p.last.Store(t.UnixNano())
 	return p.rc.SetWriteDeadline(t)
 }

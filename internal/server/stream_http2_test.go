@@ -13,19 +13,21 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // serveHTTP2 serves l over TLS until the test ends, and returns a client that speaks
-// HTTP/2 and whose streams have room for room bytes.
-func serveHTTP2(t *testing.T, l Log, cfg Config, room int) (*served, func()) {
+// HTTP/2 and whose streams have room for room bytes. change may change the server of net/http.
+func serveHTTP2(t *testing.T, l Log, cfg Config, room int, change ...func(*http.Server)) (*served, func()) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -61,6 +63,9 @@ func serveHTTP2(t *testing.T, l Log, cfg Config, room int) (*served, func()) {
 				s.conns.Add(-1)
 			}
 		}}
+	for _, f := range change {
+		f(hs)
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = hs.ServeTLS(srv.Patient(pipes), "", "") })
 	return s, sync.OnceFunc(func() {
@@ -186,7 +191,8 @@ func (w *deadlineWriter) SetWriteDeadline(t time.Time) error { w.set = append(w.
 func TestHTTP2DeadlineStays(t *testing.T) {
 	w := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}
 	p := &patientStream{ResponseWriter: w, rc: http.NewResponseController(w), patience: time.Minute}
-	if p.endBody(); len(w.set) > 0 {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	if p.end(r); len(w.set) > 0 {
 		t.Errorf("without a body: %v", w.set)
 	}
 	if _, err := p.Write(make([]byte, 3*streamPiece)); err != nil {
@@ -195,9 +201,55 @@ func TestHTTP2DeadlineStays(t *testing.T) {
 	if err := p.SetWriteDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	p.endBody()
+	p.end(r)
 	if n := len(w.set); n != 6 || slices.ContainsFunc(w.set, time.Time.IsZero) || time.Until(w.set[4]) < 100*p.patience || time.Until(w.set[5]) > p.patience {
 		t.Errorf("deadlines %v", w.set)
+	}
+}
+
+// TestResetHTTP2Request: a request that its client resets before the first byte of the response leaves
+// nothing that keeps its connection in memory.
+func TestResetHTTP2Request(t *testing.T) {
+	type key struct{}
+	for name, path := range map[string]string{"whole": "/", "unknown": "/unknown", "aborted": "/aborted"} {
+		synctest.Test(t, func(t *testing.T) {
+			var conn weak.Pointer[[64]byte]
+			s, stop := serveHTTP2(t, newLog(), Config{}, 64<<10, func(hs *http.Server) {
+				hs.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+					mark := new([64]byte)
+					conn = weak.Make(mark)
+					return context.WithValue(ctx, key{}, mark)
+				}
+				next := hs.Handler
+				hs.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					next.ServeHTTP(w, r)
+				})
+			})
+			defer stop()
+			s.paths["/aborted"] = methods{http.MethodGet: func(w http.ResponseWriter, _ *http.Request) *wire.Error {
+				_, _ = w.Write([]byte("x"))
+				panic(http.ErrAbortHandler)
+			}}
+			ctx, reset := context.WithTimeout(t.Context(), time.Second)
+			defer reset()
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://localhost"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := s.http.Do(r); err == nil {
+				t.Fatal(resp.Status)
+			}
+			synctest.Wait()
+			s.http.CloseIdleConnections()
+			synctest.Wait()
+			for range 3 { // pools keep what they have for two collections
+				runtime.GC()
+			}
+			if s.conns.Load() != 0 || conn.Value() != nil {
+				t.Errorf("%s: the connection is still in memory; %d are open", name, s.conns.Load())
+			}
+		})
 	}
 }
 

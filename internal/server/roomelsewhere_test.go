@@ -133,6 +133,14 @@ func TestPeerAnswers(t *testing.T) {
 			return answer(403, wire.Problem, strings.NewReader("{}")), nil
 		}, 200, `"events":[]`},
 		{"too busy", func() (*http.Response, error) { return answer(429, wire.Problem, strings.NewReader("{}")), nil }, 503, "away"},
+		{"a redirect", func() (*http.Response, error) {
+			return answer(302, "text/html", http.NoBody), nil
+		}, 503, "away"},
+		{"a refusal of a proxy", func() (*http.Response, error) {
+			return answer(404, "text/html", strings.NewReader("<p>"), wire.HeaderLog, ""), nil
+		}, 503, "away"},
+		{"too late", func() (*http.Response, error) { return answer(408, wire.Problem, strings.NewReader("{}")), nil }, 503, "away"},
+		{"too early", func() (*http.Response, error) { return answer(425, wire.Problem, strings.NewReader("{}")), nil }, 503, "away"},
 		{"broken", func() (*http.Response, error) { return answer(502, "text/html", strings.NewReader("{}")), nil }, 503, "away"},
 		{"away", func() (*http.Response, error) { return nil, errors.New("refused http://u:letmein@peer") }, 503, "away"},
 	} {

@@ -104,13 +104,20 @@ func (s *Server) requestRoom(r *http.Request, peer *Peer, ask, token string) (*h
 }
 
 // checkAnswer returns an error, and closes the body, if a response does not say whether the other
-// server has the room. A refusal says that it has none for this bearer.
+// server has the room. A refusal by an rstream server says that it has none for this bearer; one by a
+// proxy says nothing.
 func checkAnswer(resp *http.Response) (err error) {
+	status := resp.StatusCode
+	isRefusal := status >= http.StatusBadRequest && status < http.StatusInternalServerError
+	switch status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusTooEarly:
+		isRefusal = false
+	}
 	switch {
-	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests:
-		err = fmt.Errorf("the answer is %d", resp.StatusCode)
-	case resp.StatusCode < http.StatusMultipleChoices && !isRoom(resp):
+	case status < http.StatusMultipleChoices && !isRoom(resp):
 		err = errors.New("the answer is not one of an rstream server")
+	case status >= http.StatusMultipleChoices && (!isRefusal || wire.LogOf(resp.Header) == ""):
+		err = fmt.Errorf("the answer is %d", status)
 	}
 	if err != nil {
 		_ = resp.Body.Close()

@@ -212,6 +212,9 @@ func (s *Server) relayBody(w http.ResponseWriter, r *http.Request, body io.ReadC
 		n, err := body.Read(b)
 		lost.Stop()
 		if n > 0 {
+			if rec.checkGrant() != nil {
+				panic(http.ErrAbortHandler)
+			}
 			if _, err := w.Write(b[:n]); err != nil {
 				return // the reader is gone
 			}
@@ -221,9 +224,6 @@ func (s *Server) relayBody(w http.ResponseWriter, r *http.Request, body io.ReadC
 		}
 		if err != nil {
 			s.cfg.Logger.Debug("the room of another server was cut", "path", r.URL.Path, "error", err)
-			panic(http.ErrAbortHandler)
-		}
-		if rec.checkGrant() != nil {
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -284,6 +284,9 @@ func (c *relayedRoom) copy() error {
 		case b, ok := <-pieces:
 			if !ok { // it may also be that the other server was lost: an EventSource asks again
 				return nil
+			}
+			if err := c.checkEnd(); err != nil { // it may have come long after the last check
+				return err
 			}
 			c.buf = append(c.buf, b...)
 			if err := c.flush(); err != nil {

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -236,6 +238,45 @@ func TestRoomCut(t *testing.T) {
 			}
 			if name == "slow" && (err != nil || string(b) != `{"topic":"a"}`) || name != "slow" && err == nil {
 				t.Errorf("%s: %q, %v", name, b, err)
+			}
+		})
+	}
+}
+
+// TestNothingRelayedAfterExp: what another server sends after the token has ended is not passed on.
+func TestNothingRelayedAfterExp(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	for _, kind := range []string{wire.JSON, wire.SSE} {
+		synctest.Test(t, func(t *testing.T) {
+			guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: ring.dir + "/keys"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, stop := withPeer(t, Config{Guard: guard, Heartbeat: time.Hour}, "https://peer", func(*http.Request) (*http.Response, error) {
+				r, w := io.Pipe()
+				go func() {
+					defer w.Close()
+					_, _ = w.Write([]byte("before"))
+					time.Sleep(time.Minute)
+					_, _ = w.Write(bytes.Repeat([]byte("after"), 2000)) // more than is buffered
+				}()
+				resp := answer(http.StatusOK, kind, nil)
+				resp.Body = r
+				return resp, nil
+			})
+			defer stop()
+			token := ring.grant([]string{"*"}, nil, func(c *auth.Claims) {
+				c.Rights.Board = auth.BoardRead
+				c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(time.Minute))
+			})
+			var b []byte
+			resp, err := s.tryGet(t.Context(), wire.PathRoom+"a", "Authorization", bearer(token), "Accept", kind)
+			if err == nil { // else nothing of it was sent yet
+				b, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			if strings.Contains(string(b), "after") || kind == wire.JSON && err == nil {
+				t.Errorf("%s: %q, %v", kind, b, err)
 			}
 		})
 	}

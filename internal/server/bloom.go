@@ -146,7 +146,8 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 // keep maxHashes hashes in memory.
 const maxComparing = 4
 
-// maxOwnComparing is how many of them may be of one client.
+// maxOwnComparing is how many of them may be of one client, on a server that limits its clients. On
+// others, all may be one: they have the address of their proxy.
 const maxOwnComparing = 2
 
 // compareWait is how long a comparison waits for its turn before it is refused. It is a
@@ -166,9 +167,12 @@ func (s *Server) waitForTurnAt(w http.ResponseWriter, r *http.Request, span wind
 func (s *Server) waitForTurn(w http.ResponseWriter, r *http.Request) (leave func(), problem *wire.Error) {
 	timer := time.NewTimer(compareWait)
 	defer timer.Stop()
-	own, part := s.comparers.join(s.clientOf(recorderOf(w), r))
-	leave = part
-	for _, turns := range []chan struct{}{own, s.comparing} {
+	leave, all := func() {}, []chan struct{}{s.comparing}
+	if s.limits != nil {
+		own, part := s.comparers.join(s.clientOf(recorderOf(w), r))
+		leave, all = part, []chan struct{}{own, s.comparing}
+	}
+	for _, turns := range all {
 		rest := leave
 		select {
 		case turns <- struct{}{}:

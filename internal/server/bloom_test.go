@@ -274,6 +274,36 @@ func TestComparingOfOneClient(t *testing.T) {
 	})
 }
 
+// On a server without limits, all clients may be behind one proxy, and no request waits for a turn of its own
+// client.
+func TestComparingWithoutLimits(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, _ *memLog) {
+		for range maxComparing {
+			s.comparing <- struct{}{}
+		}
+		answers := make(chan int)
+		for range maxComparing {
+			go func() {
+				resp := s.get("/bloom?topic=a")
+				body(t, resp)
+				answers <- resp.StatusCode
+			}()
+		}
+		synctest.Wait()
+		if n := len(s.comparers.of); n > 0 {
+			t.Errorf("requests wait for turns of %d clients", n)
+		}
+		for range maxComparing {
+			<-s.comparing
+		}
+		for range maxComparing {
+			if status := <-answers; status != http.StatusOK {
+				t.Errorf("status %d", status)
+			}
+		}
+	})
+}
+
 // A reader that does not take its response keeps nobody else from comparing, in neither form.
 func TestComparingWithSlowReaders(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {

@@ -439,6 +439,18 @@ func (l *lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// count returns how many lines have a text.
+func (l *lines) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.text {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // want checks that a line occurs that many times.
 func (l *lines) want(t *testing.T, n int, line string) {
 	t.Helper()

@@ -44,7 +44,8 @@ type limits struct {
 // first used.
 type clientLimits struct {
 	requests, events, bytes, badTokens lazyLimiter
-	streams, downloads                 int // guarded by limits.mu: open ones
+	refused                            lazyLimiter // requests that are refused without a valid token
+	streams, downloads                 int         // guarded by limits.mu: open ones
 }
 
 // A lazyLimiter is a limiter of which all is left until it is used.
@@ -90,6 +91,10 @@ func (l *limits) requestsOf(c *clientLimits) *rate.Limiter {
 	return c.requests.limiter(l.rates.Requests, 1)
 }
 
+func (l *limits) refusedOf(c *clientLimits) *rate.Limiter {
+	return c.refused.limiter(l.rates.Requests, 1)
+}
+
 func (l *limits) eventsOf(c *clientLimits) *rate.Limiter {
 	return c.events.limiter(l.rates.Events, wire.MaxBatchLen)
 }
@@ -116,10 +121,20 @@ func newLimiter(perSecond float64, most int) *rate.Limiter {
 func (l *limits) forgetIdle() {
 	now := time.Now()
 	for name, c := range l.clients {
-		if c.streams == 0 && c.downloads == 0 && c.requests.isFull(now) && c.events.isFull(now) && c.bytes.isFull(now) && c.badTokens.isFull(now) {
+		if c.streams == 0 && c.downloads == 0 && c.areFull(now) {
 			delete(l.clients, name)
 		}
 	}
+}
+
+// areFull reports whether all of each rate is left.
+func (c *clientLimits) areFull(now time.Time) bool {
+	for _, l := range []*lazyLimiter{&c.requests, &c.refused, &c.events, &c.bytes, &c.badTokens} {
+		if !l.isFull(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // clientOf names the client of a request: the subject of its token or, without one, its
@@ -167,12 +182,25 @@ func (s *Server) limited(kind string, wait time.Duration) *wire.Error {
 	return problem
 }
 
-// limitRequest counts a request against its client's rate.
+// limitRequest counts a request against its client's rate. One that is refused without a valid token counts
+// against a rate of its own, which leaves logins and public reads of the same address alone.
 func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
 	if s.limits == nil || needsNoToken(r) {
 		return nil
 	}
-	return s.take(s.limits.requestsOf(s.limits.of(s.clientOf(rec, r))), 1, limitedRequests)
+	rateOf := s.limits.requestsOf
+	if problem := rec.problem; problem != nil && rec.grant == nil && s.cfg.Guard != nil && !asksForPage(r) {
+		if problem.RetryAfter > 0 {
+			return nil // it has to wait as it is
+		}
+		rateOf = s.limits.refusedOf
+	}
+	return s.take(rateOf(s.limits.of(s.clientOf(rec, r))), 1, limitedRequests)
+}
+
+// asksForPage reports whether a request is for a page that offers a login to strangers.
+func asksForPage(r *http.Request) bool {
+	return (isFront(r) || isDashboard(r)) && wire.PrefersHTML(r.Header.Values("Accept"))
 }
 
 // limitBadTokens refuses a request with a token from an address that has sent too many

@@ -90,8 +90,8 @@ func TestRequestRateWithoutKeys(t *testing.T) {
 	})
 }
 
-// TestRequestRateOfStrangers: requests that are refused for want of a token count against the rate of
-// their address, not that of a subject, and fill no log.
+// TestRequestRateOfStrangers: requests that are refused for want of a token count against a rate of
+// their address, not that of a subject, of logins or of pages, and fill no log.
 func TestRequestRateOfStrangers(t *testing.T) {
 	ring := newKeyring(t, auth.Config{})
 	synctest.Test(t, func(t *testing.T) {
@@ -112,6 +112,28 @@ func TestRequestRateOfStrangers(t *testing.T) {
 		wantLimited(t, resp, body(t, resp), "requests")
 		if resp := s.get("/", "Authorization", bearer(ring.grant(nil, nil, nil))); resp.StatusCode != http.StatusOK {
 			t.Errorf("with a token: %s", resp.Status)
+		}
+		for range burst {
+			s.get(path)
+		}
+		time.Sleep(time.Second) // which has 2 requests
+		for range 3 {
+			resp = s.get(path)
+		}
+		wantLimited(t, resp, body(t, resp), "requests")
+		if n := said.count("status=429"); n != 2 || said.count(fmt.Sprintf("others=%d", burst)) != 1 {
+			t.Errorf("%d lines about requests beyond the limit: %q", n, said.text)
+		}
+		resp = s.get("/", "Accept", "text/html")
+		if text := body(t, resp); resp.StatusCode != http.StatusUnauthorized || !strings.Contains(text, "<form") {
+			t.Errorf("the page: %s %s", resp.Status, text)
+		}
+		login, err := s.http.Post("http://localhost/login", "application/x-www-form-urlencoded", strings.NewReader("token=letmein"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := body(t, login); login.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a login: %s %s", login.Status, text)
 		}
 		for _, line := range said.text {
 			if len(line) > 3*maxLogged {

@@ -123,14 +123,17 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	if rec.Header().Get("Content-Type") != wire.SSE {
 		s.metrics.durations.WithLabelValues(route, method).Observe(took.Seconds())
 	}
-	level, said := slog.LevelDebug, "request"
+	level, said, others := slog.LevelDebug, "request", int64(0)
 	if e := rec.problem; e != nil {
 		s.metrics.problems.WithLabelValues(e.Title).Inc()
 		if level = slog.LevelWarn; status < http.StatusInternalServerError {
 			said = "request refused"
 		}
-		if status == http.StatusMisdirectedRequest {
+		switch {
+		case status == http.StatusMisdirectedRequest:
 			level = slog.LevelDebug // status asks every server for its sources
+		case status == http.StatusTooManyRequests && (rec.grant == nil || rec.grant.IsPublic()):
+			level, others = s.busyLevel(time.Now())
 		}
 	}
 	if !s.cfg.Logger.Enabled(r.Context(), level) {
@@ -140,7 +143,22 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	if rec.problem != nil {
 		args = append(args, "detail", loggedText(rec.problem.Detail, maxDetail))
 	}
+	if others > 0 {
+		args = append(args, "others", others)
+	}
 	s.cfg.Logger.Log(r.Context(), level, said, args...)
+}
+
+// busyLevel returns the level at which a request beyond a limit is logged whose client has no token. Strangers
+// can send any number of them, so there is one warning a second at most. It comes with the number of
+// those since the last one that have none.
+func (s *Server) busyLevel(now time.Time) (level slog.Level, others int64) {
+	last := s.busyTold.Load()
+	if now.Sub(time.Unix(0, last)) < time.Second || !s.busyTold.CompareAndSwap(last, now.UnixNano()) {
+		s.busyMore.Add(1)
+		return slog.LevelDebug, 0
+	}
+	return slog.LevelWarn, s.busyMore.Swap(0)
 }
 
 // maxLogged is how many bytes of a text of a request the log has, and maxDetail of a problem: a stranger

@@ -184,6 +184,8 @@ type Server struct {
 
 	holding   atomic.Int64 // bytes of requests' bodies in memory
 	connected atomic.Int64 // number of connections
+	busyTold  atomic.Int64 // time of the last warning about a stranger's request beyond a limit, in Unix nanoseconds
+	busyMore  atomic.Int64 // such requests since then
 	slowTold  atomic.Int64 // time of the last warning about a slow append, in Unix nanoseconds
 
 	comparing chan struct{} // has a token for each running comparison

@@ -58,9 +58,13 @@ function follow(path, on, told) {
     if (!ended) open()
   }
   async function lose() {
-    lost ||= Date.now()
-    if (away) told('away', away)
-    else told('lost', lost)
+    if (away) {
+      lost = 0 // the server answers
+      told('away', away)
+    } else {
+      lost ||= Date.now()
+      told('lost', lost)
+    }
     away = ''
     if (source.readyState !== EventSource.CLOSED) return // it reconnects
     // An EventSource does not say why it was refused; a request does.

@@ -8,11 +8,12 @@ at('login').addEventListener('submit', async e => {
   try {
     const body = new URLSearchParams({token: at('token').value.trim()})
     const answer = await fetch(base + '/login', {method: 'POST', body})
+    if (!answer.headers.has('Rstream-Log')) throw 'Something else answers in place of the server, with status ' + answer.status + '.'
     const said = await answer.json()
     if (answer.ok && said.board === 'read') return location.reload()
     at('problem').textContent = answer.ok ? 'The token does not allow to see the board.' : said.detail
-  } catch {
-    at('problem').textContent = 'The server does not answer.'
+  } catch (e) {
+    at('problem').textContent = typeof e === 'string' ? e : 'The server does not answer.'
   }
   at('token').select()
 })

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -128,15 +129,20 @@ type exporter struct {
 
 	events uint64
 	gaps   window.Spans // ranges that are not held
+	stale  error        // topics end before the requested range
 	doubt  error        // the copy differs from the server
 }
 
 // missingError returns an error if events are missing from the output.
-func (e *exporter) missingError() error { return cmp.Or(e.a.reportGaps(e.gaps), e.doubt) }
+func (e *exporter) missingError() error { return cmp.Or(e.a.reportGaps(e.gaps), e.stale, e.doubt) }
 
 func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r momentRange) error {
 	for i, t := range topics {
 		held, span, err := r.heldOf(ctx, e.db, []event.Topic{t})
+		if stale := (*staleError)(nil); errors.As(err, &stale) { // no reason to leave out the others
+			e.a.note("%v; %s", stale, stale.exit.hint)
+			e.stale, err = &exitError{status: exitGap}, nil
+		}
 		if err != nil {
 			return err
 		}

@@ -71,7 +71,8 @@ func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err er
 	return topics, nil
 }
 
-// heldOf returns the held ranges of topics, at least one, and the requested range.
+// heldOf returns the held ranges of topics, at least one, and the requested range. With a staleError,
+// the range is empty.
 func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
 	if held, err = db.Held(ctx, topics...); err != nil {
 		return nil, span, err
@@ -93,9 +94,10 @@ func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 		}
 	}
 	switch {
-	case span.To < span.From && r.until == nil && timed:
-		return nil, span, &exitError{exitGap, fmt.Sprintf("the copy holds %s only up to %s, before --since %s", topicList(topics), end, r.since),
-			fmt.Sprintf("fetch the rest with \"rstream sync %s\"", shellTopics(topics))}
+	case timed && span.From > end && r.goesOn(span):
+		return held, window.Span{From: end, To: end}, &staleError{&exitError{exitGap,
+			fmt.Sprintf("the copy holds %s only up to %s, before --since %s", topicList(topics), end, r.since),
+			fmt.Sprintf("fetch the rest with \"rstream sync %s\"", shellTopics(topics))}}
 	case span.To < span.From && r.until == nil:
 		return nil, span, usagef("--since %s lies after all that is held, up to %s", span.From, span.To)
 	case span.To < span.From:
@@ -103,6 +105,26 @@ func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 	}
 	return held, span, nil
 }
+
+// goesOn reports whether a range that begins at a time goes on after all events that the copy knows,
+// so that its span does not show that some of it is not held.
+func (r momentRange) goesOn(span window.Span) bool {
+	if r.until == nil {
+		return true
+	}
+	if _, fixed := r.until.Cursor(); fixed {
+		return false
+	}
+	_, timed := pastTime(*r.until)
+	return !timed || span.To <= span.From
+}
+
+// A staleError means that topics are held only up to a position before the time at which a range
+// begins.
+type staleError struct{ exit *exitError }
+
+func (e *staleError) Error() string { return e.exit.text }
+func (e *staleError) Unwrap() error { return e.exit }
 
 // pastTime returns the time of m if it is one that is over.
 func pastTime(m event.Moment) (t event.Time, ok bool) {

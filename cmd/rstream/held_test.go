@@ -79,6 +79,9 @@ func TestTimesOfRangeNotHeld(t *testing.T) {
 		{"3000-01-01", "", 0, ""},
 		{"1h", "", 0, "the copy holds alice only up to 000000000009C, before --since 1h0m0s"},
 		{at(400), "", 0, "the copy holds alice only up to 000000000009C, before --since "},
+		{at(400), "now", 0, "the copy holds alice only up to 000000000009C, before --since "},
+		{at(400), "3000-01-01", 0, "the copy holds alice only up to 000000000009C, before --since "},
+		{"1h", "5m", 0, "the copy holds alice only up to 000000000009C, before --since 1h0m0s"},
 	} {
 		args := []string{"alice", "--cache", path}
 		if c.since != "" {
@@ -97,5 +100,10 @@ func TestTimesOfRangeNotHeld(t *testing.T) {
 				t.Errorf("%s %q: %d events, want %d, and %q: %+v", command, args, got, c.count, c.gaps, r)
 			}
 		}
+	}
+	// A topic that ends before the range is no reason to leave out another one.
+	r := runCommand(t, "export", "alice", "bob", "--since", at(400), "--cache", path)
+	if got := strings.Count(r.out, `"user":"bob"`); r.status != exitGap || got != 1 || !strings.Contains(r.err, "the copy holds alice only up to 000000000009C, before --since ") {
+		t.Errorf("export of two topics: %+v", r)
 	}
 }

@@ -47,12 +47,16 @@ func (c *consumer) adaptQuota(now time.Time) {
 	c.starved, c.limited, c.allotted = false, false, now
 }
 
+// errProcessEnded is why a try has failed in which the process ended.
+var errProcessEnded = errors.New("the program ended while it was under way")
+
 // begin begins up to share events of a lane.
 func (c *consumer) begin(l *lane, share int) {
 	switch {
 	case l.careful > 0:
 		if c.cfg.Tries > 0 && l.tries >= c.cfg.Tries {
-			c.bury(l, "the program ended while it was under way")
+			c.tell(Failure{Event: l.queue[0], Events: 1, Try: l.tries, Err: errProcessEnded, Dead: true})
+			c.bury(l, errProcessEnded.Error())
 			c.rest(l)
 			return
 		}
@@ -79,7 +83,7 @@ func (c *consumer) beginDead(l *lane, now time.Time) {
 	c.exact, l.burned, l.phase = l, true, begun
 	d := l.dead[0]
 	d.Tries++
-	d.Time, d.Retry, d.Error = event.TimeOf(now), false, "the program ended while it was under way"
+	d.Time, d.Retry, d.Error = event.TimeOf(now), false, errProcessEnded.Error()
 	c.pending.Return = append(c.pending.Return, d)
 	c.beginning = append(c.beginning, l)
 	c.note(l)
@@ -274,6 +278,7 @@ func (c *consumer) askLater(l *lane) {
 	d := l.dead[0]
 	d.Retry = true
 	c.pending.Return = append(c.pending.Return, d)
+	c.found = true // by the next look, though the last one may have found none
 	c.dropLetter(l)
 }
 
@@ -305,7 +310,8 @@ func (c *consumer) lettersStored() bool {
 }
 
 func (c *consumer) takeAgain(a askedAgain) {
-	c.asking, c.found = false, len(a.dead) > 0
+	// Those that were not stored may be asked for again, which the look did not see.
+	c.asking, c.found = false, len(a.dead) > 0 || len(c.endedDead) > 0 || !c.lettersStored()
 	if a.err != nil {
 		c.fail(a.err)
 		return

@@ -33,7 +33,8 @@ type Config struct {
 	// fails the try, unless ctx has ended: it is that of the try. If nil, it is the event's own.
 	// Workers call it concurrently.
 	Line func(ctx context.Context, b []byte, ev *event.Event) ([]byte, error)
-	// OnFail is called after each try that has failed. It may be nil.
+	// OnFail is called after each try that has failed, and for an event that is given up since
+	// processes have ended while it was under way. It may be nil.
 	OnFail func(Failure)
 	// PassDropped is called if the next unfinished events of a storage cannot be read. If it
 	// returns true, the copy no longer has those up to oldest, and the storage goes on after it.

@@ -650,6 +650,7 @@ func TestDeadMany(t *testing.T) {
 			worker := funcWorker(func(t *Try) error {
 				if again && tried == 9 {
 					again = false
+					time.Sleep(3 * time.Second) // a look finds no other one
 					return &AgainError{time.Minute, errors.New("no connection")}
 				}
 				tried++
@@ -695,6 +696,24 @@ func TestEventWhileReading(t *testing.T) {
 			t.Errorf("%d events are done: %v", done, err)
 		}
 	})
+}
+
+// An event that is given up since processes were killed while it was under way is told like others.
+func TestKilledTold(t *testing.T) {
+	s := newListStore(2, 1)
+	state, err := json.Marshal(storedState{Consumer: stateVersion, Open: encodeOpen([]openEvent{{1, 1}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ConsumerStep = cache.ConsumerStep{Position: 2, State: state, Oldest: 1}
+	st := s.events[0].Storage()
+	s.blocked[st] = cache.BlockedStorage{Storage: st, First: 1, Tries: 3}
+	var told []Failure
+	worker := funcWorker(func(*Try) error { return nil })
+	err = Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }, Tries: 3, OnFail: func(f Failure) { told = append(told, f) }})
+	if err != nil || len(told) != 1 || told[0].Event.ID != 1 || told[0].Try != 3 || !told[0].Dead || told[0].Err == nil {
+		t.Errorf("told %+v: %v", told, err)
+	}
 }
 
 // An event of which is not known whether it is wanted, since the consumer was stopped, is not done:

@@ -175,6 +175,7 @@ func (c *consumer) endDead(l *lane, err error) {
 	case errors.Is(err, errEnding), errors.As(err, &end), errors.As(err, &again):
 		d.Retry = true
 		c.pending.Return = append(c.pending.Return, d)
+		c.found = true // by the next look, though the last one may have found none
 	case err == nil:
 		c.done++
 		c.pending.Remove = append(c.pending.Remove, d.Number)

@@ -53,7 +53,7 @@ type consumer struct {
 	saved     time.Time // of the last step
 	asked     time.Time // when dead letters were last looked for
 	asking    bool
-	found     bool // the last look found some: there may be more
+	found     bool // there may be dead letters that are to be tried: the last look found some, or some were given back
 	letters   int  // dead letters in lanes
 	again     chan askedAgain
 	endedDead map[int64]bool // dead letters that have ended since the last look began

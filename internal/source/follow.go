@@ -403,7 +403,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		case <-quiet.C:
 			timedOut = true
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return false, f.stop(ctx, queue)
 		}
 		frames, ended := queue.take()
 		if err := f.take(ctx, frames, timedOut); err != nil {
@@ -417,7 +417,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 				return false, err
 			}
 		}
-		if ended != nil {
+		if ended != nil || f.cfg.UntilEnd && f.ended {
 			if err := f.storeTail(ctx); err != nil {
 				return false, err
 			}

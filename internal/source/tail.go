@@ -1,15 +1,18 @@
 package source
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // The tail of a connection are the events after its last cursor that still waited for one when the
-// connection ended. They are stored, since a server may not keep events without ids. Another one
+// connection ended, or was ended here. They are stored, since a server may not keep events without ids. Another one
 // sends them again after the cursor: so those without ids are remembered by their place after it,
 // and known again there.
 type tail struct {
 	after string // the last cursor of the connection
 	place int    // how many events without a name have come after it
-	ends  bool   // the connection has ended: what is stored is its tail
+	ends  bool   // the connection has ended, or is ended: what is stored is its tail
 	late  bool   // what is stored has waited for too long
 }
 
@@ -34,6 +37,22 @@ func (f *follower) storeTail(ctx context.Context) error {
 	}
 	f.tail.ends = true
 	return f.take(ctx, nil, true)
+}
+
+// stopTime bounds how long a follower that is stopped takes to store what has come.
+const stopTime = 2 * time.Second
+
+// stop stores what has come when ctx ends the connection, and its tail. It returns why ctx has ended:
+// what could not be stored, the server may send again.
+func (f *follower) stop(ctx context.Context, queue *frameQueue) error {
+	cause := context.Cause(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	frames, _ := queue.take()
+	if f.take(ctx, frames, false) == nil {
+		_ = f.storeTail(ctx)
+	}
+	return cause
 }
 
 // tailKey returns the key of the next event without a name. No id has a zero byte.

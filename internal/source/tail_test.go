@@ -44,6 +44,14 @@ type part struct {
 // readParts makes f read a connection that ends cleanly after its parts.
 func readParts(t *testing.T, f *follower, parts ...part) {
 	t.Helper()
+	if _, err := f.readConnection(t.Context(), openParts(t, f, true, parts...)); !errors.Is(err, io.EOF) {
+		t.Fatalf("a connection has ended with %v", err)
+	}
+}
+
+// openParts returns a connection that has parts, and ends after them if ends is set.
+func openParts(t *testing.T, f *follower, ends bool, parts ...part) *connection {
+	t.Helper()
 	body, w := io.Pipe()
 	answer := func(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: body, Request: r}, nil
@@ -59,12 +67,11 @@ func readParts(t *testing.T, f *follower, parts ...part) {
 				return
 			}
 		}
-		w.Close()
+		if ends {
+			w.Close()
+		}
 	}()
-	conn := &connection{Session: session, reader: newFrameReader(&f.cfg.Knobs, f.state.Cursor, nil), release: func() {}}
-	if _, err := f.readConnection(t.Context(), conn); !errors.Is(err, io.EOF) {
-		t.Fatalf("a connection has ended with %v", err)
-	}
+	return &connection{Session: session, reader: newFrameReader(&f.cfg.Knobs, f.state.Cursor, nil), release: func() {}}
 }
 
 // newListFollower returns a follower whose log is a list.
@@ -116,6 +123,28 @@ func TestTailWithoutCursor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What waits for a cursor when the follower is stopped is stored, and known again.
+func TestTailOfStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, log := newListFollower(t)
+		check := func(want string) {
+			t.Helper()
+			if got := strings.Join(log.values, " "); got != want {
+				t.Errorf("stored %s, want %s", got, want)
+			}
+		}
+		stopped := errors.New("stopped")
+		ctx, stop := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { stop(stopped) })
+		if _, err := f.readConnection(ctx, openParts(t, f, false, part{0, "id: 1\ndata: 1\n\ndata: 2\n\n"})); !errors.Is(err, stopped) {
+			t.Error(err)
+		}
+		check("1 2")
+		readParts(t, f, part{0, "data: 2\n\nid: 3\ndata: 3\n\n"})
+		check("1 2 3")
+	})
 }
 
 // A history ends when nothing new has come for the time that was asked for, though an event has waited

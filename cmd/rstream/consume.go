@@ -105,7 +105,8 @@ type consumption struct {
 	topics  []event.Topic
 	batches batchesFunc
 	follows bool
-	dropped func(s event.Storage, err error) (oldest event.ID, ok bool) // see deliver.Config.PassDropped
+	dropped func(d deliver.Dropped) (oldest event.ID, ok bool) // see deliver.Config.PassDropped
+	hasGaps func() bool                                        // events may be missing; may be nil
 }
 
 // consume runs the consumer until it ends.
@@ -118,11 +119,11 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 	if name != nil {
 		defer name.Close()
 	}
-	dead := 0
+	dead := map[event.ID]bool{}
 	cfg := deliver.Config{
 		Batches: what.batches,
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
-		OnFail: countDead(&dead, a.noteFailure), PassDropped: what.dropped, OnEnding: a.noteEnding, Grace: consumerGrace,
+		OnFail: countDead(dead, a.noteFailure), PassDropped: what.dropped, OnEnding: a.noteEnding, Grace: consumerGrace,
 	}
 	if a.filter.where != nil {
 		cfg.Want = a.filter.wants
@@ -151,17 +152,34 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 	if what.follows {
 		o.showConsuming(a, what.topics)
 	}
-	if err = deliver.Run(ctx, cfg); err == nil && dead > 0 {
-		return &exitError{exitFailed, count(dead, "event") + " failed for good", "\"rstream dead\" lists them"}
+	if err = deliver.Run(ctx, cfg); err == nil {
+		return what.endStatus(len(dead))
 	}
 	return nameTarget(o.target(), err)
 }
 
-// countDead returns note, which counts the events that become dead letters, too.
-func countDead(dead *int, note func(deliver.Failure)) func(deliver.Failure) {
+// endStatus returns the error with which a consumer ends that has done all events but dead ones.
+func (c *consumption) endStatus(dead int) error {
+	status := exitFailed
+	if c.hasGaps != nil && c.hasGaps() {
+		status = exitGap
+	}
+	switch {
+	case dead == 1:
+		return &exitError{status, "1 event was given up", "\"rstream dead\" lists it"}
+	case dead > 1:
+		return &exitError{status, count(dead, "event") + " were given up", "\"rstream dead\" lists them"}
+	case status == exitGap:
+		return &exitError{status: status}
+	}
+	return nil
+}
+
+// countDead returns note, which adds the events that become dead letters, or stay some, to dead, too.
+func countDead(dead map[event.ID]bool, note func(deliver.Failure)) func(deliver.Failure) {
 	return func(f deliver.Failure) {
 		if f.Dead {
-			*dead += f.Events
+			dead[f.Event.ID] = true
 		}
 		note(f)
 	}

@@ -67,25 +67,26 @@ func (p *sourcePrinter) giveEvents(evs []event.Event, next event.ID) (done bool,
 func (o *tailOptions) consumeSource(ctx context.Context, c *consumption, s *sourceSession, p *sourcePrinter) error {
 	c.batches = s.consumerBatches(p)
 	lost := false
-	c.dropped = func(st event.Storage, err error) (oldest event.ID, ok bool) {
-		oldest, ok = c.noteDropped(st, err)
+	c.dropped = func(d deliver.Dropped) (oldest event.ID, ok bool) {
+		oldest, ok = c.noteDropped(d)
 		lost = lost || ok
 		return oldest, ok
 	}
-	err := o.consume(ctx, c)
-	if err == nil && lost {
-		err = &exitError{status: exitGap}
-	}
-	return cmp.Or(err, p.gapStatus())
+	c.hasGaps = func() bool { return lost || p.gaps > 0 }
+	return cmp.Or(o.consume(ctx, c), p.gapStatus())
 }
 
 // noteDropped reports the events of a storage that were not done until the file no longer had
 // them: one path that fails for long is no reason to end the others.
-func (c *consumption) noteDropped(st event.Storage, err error) (oldest event.ID, ok bool) {
+func (c *consumption) noteDropped(d deliver.Dropped) (oldest event.ID, ok bool) {
 	notHeld := (*window.NotHeldError)(nil)
-	if !errors.As(err, &notHeld) || !notHeld.Some {
+	if !errors.As(d.Err, &notHeld) || !notHeld.Some {
 		return 0, false
 	}
-	c.a.note("history of %s from %s to %s is no longer in %s; its unfinished events are lost", st, positionName(notHeld.After), notHeld.Oldest, c.db.Path())
+	are := "may be"
+	if d.Unfinished {
+		are = "are"
+	}
+	c.a.note("history of %s from %s to %s is no longer in %s; its unfinished events %s lost", d.Storage, positionName(notHeld.After), notHeld.Oldest, c.db.Path(), are)
 	return notHeld.Oldest, true
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/deliver"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -32,14 +33,39 @@ func TestUnfinishedDropped(t *testing.T) {
 	defer db.Close()
 	var said bytes.Buffer
 	c := &consumption{a: &app{err: &said}, db: db}
-	for _, err := range []error{errors.New("damaged"), &window.NotHeldError{After: 3}} {
-		if _, ok := c.noteDropped(event.Storage{User: "u", Path: "x"}, err); ok || said.Len() > 0 {
-			t.Errorf("%v: it goes on, and says %q", err, said.String())
+	dropped := deliver.Dropped{Storage: event.Storage{User: "u", Path: "x"}}
+	for _, dropped.Err = range []error{errors.New("damaged"), &window.NotHeldError{After: 3}} {
+		if _, ok := c.noteDropped(dropped); ok || said.Len() > 0 {
+			t.Errorf("%v: it goes on, and says %q", dropped.Err, said.String())
 		}
 	}
-	gone := &window.NotHeldError{After: 3, Oldest: 7, Some: true}
-	oldest, ok := c.noteDropped(event.Storage{User: "u", Path: "x"}, fmt.Errorf("read: %w", gone))
-	if want := "rstream: history of u/x from 0000000000003 to 0000000000007 is no longer in "; !ok || oldest != 7 || !strings.HasPrefix(said.String(), want) {
-		t.Errorf("it goes on: %t, after %s, and says %q", ok, oldest, said.String())
+	dropped.Err = fmt.Errorf("read: %w", &window.NotHeldError{After: 3, Oldest: 7, Some: true})
+	for end, unfinished := range map[string]bool{"; its unfinished events are lost\n": true, "; its unfinished events may be lost\n": false} {
+		said.Reset()
+		dropped.Unfinished = unfinished
+		oldest, ok := c.noteDropped(dropped)
+		if want := "rstream: history of u/x from 0000000000003 to 0000000000007 is no longer in "; !ok || oldest != 7 || !strings.HasPrefix(said.String(), want) || !strings.HasSuffix(said.String(), end) {
+			t.Errorf("it goes on: %t, after %s, and says %q", ok, oldest, said.String())
+		}
+	}
+}
+
+// A consumer that ends counts each event that it gave up once, and a gap has the greater status.
+func TestEndStatus(t *testing.T) {
+	dead := map[event.ID]bool{}
+	fail := countDead(dead, func(deliver.Failure) {})
+	c := &consumption{}
+	for _, step := range []struct {
+		id     event.ID
+		gaps   bool
+		status int
+		text   string
+	}{{0, false, exitDone, ""}, {0, true, exitGap, ""}, {5, false, exitFailed, "1 event was given up"}, {5, true, exitGap, "1 event was given up"}, {6, false, exitFailed, "2 events were given up"}} {
+		fail(deliver.Failure{Event: &event.Event{ID: step.id}, Events: 1, Dead: step.id > 0})
+		c.hasGaps = func() bool { return step.gaps }
+		exit := &exitError{}
+		if err := c.endStatus(len(dead)); err != nil && !errors.As(err, &exit) || exit.status != step.status || exit.text != step.text {
+			t.Errorf("%+v: %+v", step, exit)
+		}
 	}
 }

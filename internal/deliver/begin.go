@@ -157,7 +157,7 @@ func (c *consumer) passDropped(l *lane, err error) bool {
 	if c.cfg.PassDropped == nil {
 		return false
 	}
-	oldest, ok := c.cfg.PassDropped(l.storage, err)
+	oldest, ok := c.cfg.PassDropped(Dropped{l.storage, l.isEvent || l.tries > 0, err})
 	if !ok || oldest < l.first {
 		return false
 	}

@@ -39,12 +39,19 @@ type Config struct {
 	// PassDropped is called if the next unfinished events of a storage cannot be read. If it
 	// returns true, the copy no longer has those up to oldest, and the storage goes on after it.
 	// Otherwise, and if it is nil, the error ends the consumer.
-	PassDropped func(s event.Storage, err error) (oldest event.ID, ok bool)
+	PassDropped func(d Dropped) (oldest event.ID, ok bool)
 	// OnEnding is called if the consumer waits for tries for more than a second before it ends.
 	// It may be nil.
 	OnEnding func(underWay int)
 	// OnStatus is called after each step with what it stored. It may be nil.
 	OnStatus func(Status)
+}
+
+// A Dropped is a storage whose next unfinished events cannot be read.
+type Dropped struct {
+	Storage    event.Storage
+	Unfinished bool // the first of them is known; otherwise perhaps there was none
+	Err        error
 }
 
 // A Batch has the next events of the topics, up to a position. The slice may be used again for

@@ -885,9 +885,9 @@ func TestDroppedUnfinished(t *testing.T) {
 			if err := Run(t.Context(), cfg); !errors.Is(err, errDropped) || others != 4 {
 				t.Errorf("without PassDropped: %v; %d events of another storage are done", err, others)
 			}
-			cfg.PassDropped = func(st event.Storage, err error) (event.ID, bool) {
-				dropped += fmt.Sprintf("%s: %v; ", st, err)
-				return oldest, errors.Is(err, errDropped)
+			cfg.PassDropped = func(d Dropped) (event.ID, bool) {
+				dropped += fmt.Sprintf("%s: %v; ", d.Storage, d.Err)
+				return oldest, d.Unfinished && errors.Is(d.Err, errDropped)
 			}
 			if err := Run(t.Context(), cfg); err != nil || !slices.Equal(done, want) || s.Position() != 8 || s.Oldest != 0 || len(s.blocked) > 0 {
 				t.Errorf("%v; %v are done; it is at %s, %s is unfinished, and %d storages wait", err, done, s.Position(), s.Oldest, len(s.blocked))

@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/client"
 )
 
-// narrowProxy returns the URL of a proxy that lets only small requests through.
+// narrowProxy returns the URL of a proxy that lets only small requests through, and none of a topic.
 func narrowProxy(t *testing.T, server string) string {
 	t.Helper()
 	to, err := url.Parse(server)
@@ -29,6 +29,10 @@ func narrowProxy(t *testing.T, server string) string {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > 2000 {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		if strings.Contains(r.URL.String(), "broken") {
+			http.Error(w, "broken", http.StatusBadRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -64,6 +68,9 @@ func TestHeldUpByProxy(t *testing.T) {
 		strings.Count(r.err, says) != 1 || !strings.Contains(r.err, hint) {
 		t.Errorf("sync: %+v", r)
 	}
+	if r := command("sync", "broken"); r.status != exitFailed || strings.Count(r.err, says) != 1 || !strings.Contains(r.err, "400") {
+		t.Errorf("sync that cannot fetch: %+v", r)
+	}
 	if r := command("put", "alice/more", "1"); r.status != exitFailed || !strings.Contains(r.err, says) || !strings.Contains(r.err, hint) {
 		t.Errorf("put: %+v", r)
 	}
@@ -71,7 +78,7 @@ func TestHeldUpByProxy(t *testing.T) {
 	if r := command("outbox", "drop", "2"); r.status != exitDone {
 		t.Errorf("outbox drop: %+v", r)
 	}
-	if r := command("sync"); r.status != exitDone || !strings.Contains(r.out, `"held":5`) {
+	if r := command("sync", "*"); r.status != exitDone || !strings.Contains(r.out, `"held":5`) {
 		t.Errorf("sync after that: %+v", r)
 	}
 }

@@ -165,6 +165,9 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 			end, err = a.syncTopics(ctx, s, &allowed, r, o)
 		}
 	}
+	if err != nil && sent.heldUp != nil { // sync ends with the other error
+		a.note("%v", sent.heldUp)
+	}
 	if err == nil && o.follow {
 		err = a.followTopics(ctx, s, sending, &allowed, end, o.print)
 	}

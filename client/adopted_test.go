@@ -35,19 +35,23 @@ func TestAdoptHidden(t *testing.T) {
 	}
 	f.start()
 	var refusal atomic.Int64 // its status
+	var ofToken atomic.Bool  // the token is refused, and not the topic
 	on, _ := refuseTopics(f, func(w http.ResponseWriter, topic event.Topic) {
 		w.Header().Set(wire.HeaderLog, f.db.Log())
 		e := wire.Errorf(int(refusal.Load()), "not %s", topic)
-		e.Topic = &topic
+		if !ofToken.Load() {
+			e.Topic = &topic
+		}
 		e.Write(w)
 	}, "bob")
 	on.Store(true)
 	var next *Client
-	for _, status := range []int{http.StatusUnauthorized, http.StatusMisdirectedRequest, http.StatusForbidden} {
+	for i, status := range []int{http.StatusUnauthorized, http.StatusUnauthorized, http.StatusMisdirectedRequest, http.StatusForbidden} {
 		refusal.Store(int64(status))
+		ofToken.Store(i == 0)
 		next = newTestClient(t, f.newCache(), hasty(f.http.URL))
 		a, err := next.Adopt(t.Context(), old, parted)
-		if status == http.StatusUnauthorized {
+		if i == 0 {
 			if statusOf(err) != status {
 				t.Errorf("%d: %+v, %v", status, a, err)
 			}

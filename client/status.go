@@ -53,9 +53,15 @@ func (e *StatusError) isForbidden() bool {
 }
 
 // isOfTopic reports whether e finally refuses the topic of a request, and not its token: this
-// client may not read it, or the server, a mirror, does not have it.
+// client may not read it, with its token or without one, or the server, a mirror, does not have it.
 func (e *StatusError) isOfTopic() bool {
-	return e.isFinal() && (e.Status == http.StatusForbidden || e.FromLog && e.Status == http.StatusMisdirectedRequest)
+	switch {
+	case !e.isFinal():
+		return false
+	case e.Status == http.StatusUnauthorized: // of a token that is not valid, there is no topic
+		return e.FromLog && e.Topic != nil
+	}
+	return e.Status == http.StatusForbidden || e.FromLog && e.Status == http.StatusMisdirectedRequest
 }
 
 // notAppended reports whether the response to an append guarantees that nothing was

@@ -116,7 +116,7 @@ func (r momentRange) goesOn(span window.Span) bool {
 		return false
 	}
 	_, timed := pastTime(*r.until)
-	return !timed || span.To <= span.From
+	return !timed || span.To == span.From // it is less if the end is before the beginning
 }
 
 // A staleError means that topics are held only up to a position before the time at which a range

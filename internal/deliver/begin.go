@@ -279,6 +279,9 @@ func (c *consumer) askLater(l *lane) {
 	d.Retry = true
 	c.pending.Return = append(c.pending.Return, d)
 	c.found = true // by the next look, though the last one may have found none
+	if c.endedDead != nil {
+		c.endedDead[d.Number] = true
+	}
 	c.dropLetter(l)
 }
 

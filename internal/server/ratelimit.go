@@ -190,8 +190,8 @@ func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
 	}
 	rateOf := s.limits.requestsOf
 	if problem := rec.problem; problem != nil && rec.grant == nil && s.cfg.Guard != nil && !asksForPage(r) {
-		if problem.RetryAfter > 0 {
-			return nil // it has to wait as it is
+		if problem.Status == http.StatusTooManyRequests {
+			return nil // it was counted
 		}
 		rateOf = s.limits.refusedOf
 	}

@@ -154,7 +154,8 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 // those since the last one that have none.
 func (s *Server) busyLevel(now time.Time) (level slog.Level, others int64) {
 	last := s.busyTold.Load()
-	if now.Sub(time.Unix(0, last)) < time.Second || !s.busyTold.CompareAndSwap(last, now.UnixNano()) {
+	since := now.Sub(time.Unix(0, last)) // is negative after the clock was set back
+	if since >= 0 && since < time.Second || !s.busyTold.CompareAndSwap(last, now.UnixNano()) {
 		s.busyMore.Add(1)
 		return slog.LevelDebug, 0
 	}

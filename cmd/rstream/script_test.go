@@ -57,7 +57,7 @@ func inParallel(t *testing.T) {
 func TestScripts(t *testing.T) {
 	inParallel(t)
 	var pool *workers
-	if !longtest.Enabled() && *program == "" {
+	if *program == "" && longtest.Scale(0, 0, 1) == 0 { // with -full, each command is a process of its own
 		pool = newWorkers(t)
 	}
 	testscript.Run(t, testscript.Params{

@@ -126,7 +126,7 @@ func TestClaims(t *testing.T) {
 	inParallel(t)
 	for i, f := range failures {
 		for j, c := range claimants {
-			if (i+3*j)%longtest.Scale(13, 4, 1) != 0 {
+			if (i+3*j)%longtest.Scale(13, 5, 1) != 0 {
 				continue
 			}
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {

@@ -27,7 +27,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-var clusterRounds = flag.Int("cluster.rounds", 0, "how many faults clusters of three nodes and three NATS servers have; if 0, 30, and 1,000 with -full")
+var clusterRounds = flag.Int("cluster.rounds", 0, "how many faults clusters of three nodes and three NATS servers have; if 0, 20, and 1,000 with -full")
 
 // A clusterRound is what was seen in one round, or in some.
 type clusterRound struct {
@@ -318,7 +318,7 @@ func TestClusterSurvivesFaults(t *testing.T) {
 	t.Parallel()
 	table := &faultTable{faults: map[string]*clusterRound{}}
 	t.Cleanup(func() { t.Logf("\n%s", table) })
-	rounds, clusters := cmp.Or(*clusterRounds, longtest.Scale(0, 30, 1000)), longtest.Scale(0, 2, 40)
+	rounds, clusters := cmp.Or(*clusterRounds, longtest.Scale(0, 20, 1000)), longtest.Scale(0, 2, 40)
 	for n := range clusters {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()

@@ -101,6 +101,9 @@ func TestTimesOfRangeNotHeld(t *testing.T) {
 			}
 		}
 	}
+	if r := runCommand(t, "log", "alice", "--cache", path, "--since", at(895), "--until", at(400)); r.status != exitUsage || !strings.Contains(r.err, "lies after --until") {
+		t.Errorf("an end before the beginning: %+v", r)
+	}
 	// A topic that ends before the range is no reason to leave out another one.
 	r := runCommand(t, "export", "alice", "bob", "--since", at(400), "--cache", path)
 	if got := strings.Count(r.out, `"user":"bob"`); r.status != exitGap || got != 1 || !strings.Contains(r.err, "the copy holds alice only up to 000000000009C, before --since ") {

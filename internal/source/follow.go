@@ -405,40 +405,49 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		case <-ctx.Done():
 			return false, f.stop(ctx, queue)
 		}
-		frames, ended := queue.take()
-		if err := f.take(ctx, frames, timedOut); err != nil {
-			return false, err
-		}
-		if f.advanced {
-			f.advanced, f.news = false, time.Now()
-		}
-		if errors.Is(ended, io.EOF) && f.batch {
-			if err := f.endBatch(ctx); err != nil {
-				return false, err
-			}
-		}
-		if ended != nil || f.cfg.UntilEnd && f.ended {
-			if err := f.storeTail(ctx); err != nil {
-				return false, err
-			}
-		}
-		switch {
-		case f.cfg.UntilEnd && f.ended:
-			return false, nil
-		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
-			return false, nil
-		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh && !f.nameless || f.state.Cursor == ""):
-			// Another connection would bring the same again.
-			return true, f.take(ctx, nil, true)
-		case errors.Is(ended, io.EOF):
-			return false, &endedError{f.cfg.shownURL()}
-		case ended != nil:
-			return false, f.cfg.nameReadError(ended)
-		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0 && time.Since(f.news) >= f.cfg.EndIdle:
-			return true, nil
+		if over, guessed, err := f.takeMore(ctx, queue, timedOut); over || err != nil {
+			return guessed, err
 		}
 		quiet.Reset(f.quietTime())
 	}
+}
+
+// takeMore stores what has come of a connection, or waits for more. It reports whether the connection
+// is over, and whether its end, as that of the history, is a guess.
+func (f *follower) takeMore(ctx context.Context, queue *frameQueue, timedOut bool) (over, guessed bool, err error) {
+	frames, ended := queue.take()
+	if err := f.take(ctx, frames, timedOut); err != nil {
+		return false, false, err
+	}
+	if f.advanced {
+		f.advanced, f.news = false, time.Now()
+	}
+	if errors.Is(ended, io.EOF) && f.batch {
+		if err := f.endBatch(ctx); err != nil {
+			return false, false, err
+		}
+	}
+	if ended != nil || f.cfg.UntilEnd && f.ended {
+		if err := f.storeTail(ctx); err != nil {
+			return false, false, err
+		}
+	}
+	switch {
+	case f.cfg.UntilEnd && f.ended:
+		return true, false, nil
+	case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
+		return true, false, nil
+	case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh && !f.nameless || f.state.Cursor == ""):
+		// Another connection would bring the same again.
+		return true, true, f.take(ctx, nil, true)
+	case errors.Is(ended, io.EOF):
+		return true, false, &endedError{f.cfg.shownURL()}
+	case ended != nil:
+		return true, false, f.cfg.nameReadError(ended)
+	case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0 && time.Since(f.news) >= f.cfg.EndIdle:
+		return true, true, nil
+	}
+	return false, false, nil
 }
 
 // endBatch moves the cursor to the end of a batch. Within one it does not say where the

@@ -393,7 +393,7 @@ func (db *DB) readOldConsumer(ctx context.Context, c *CursorInfo, parted event.I
 	return o, err
 }
 
-// insertOldConsumer adds a cursor and its dead letters. What is there already stays.
+// insertOldConsumer adds a cursor and its dead letters. Existing rows stay.
 func (db *DB) insertOldConsumer(tx *sql.Tx, o *oldConsumer) error {
 	_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, o.Name, strings.Join(o.Topics, "\n"), o.Position, nil, nil, nil)
 	if err != nil || len(o.dead) == 0 {

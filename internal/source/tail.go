@@ -6,9 +6,9 @@ import (
 )
 
 // The tail of a connection are the events after its last cursor that still waited for one when the
-// connection ended, or was ended here. They are stored, since a server may not keep events without ids. Another one
-// sends them again after the cursor: so those without ids are remembered by their place after it,
-// and known again there.
+// connection ended, or was ended here. They are stored, since some servers do not keep events without
+// ids. Other servers send them again after the cursor, so those without ids are remembered by their
+// place after it.
 type tail struct {
 	after string // the last cursor of the connection
 	place int    // how many events without a name have come after it

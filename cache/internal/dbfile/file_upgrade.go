@@ -149,8 +149,9 @@ func (f *File) Report(p Progress) {
 const upgradePlace = 1 << 62
 
 // lockUpgrade keeps other processes from upgrading the file. It returns ErrLocked if one
-// does. A server's file is upgraded by its server, or under the server's lock; the mark says that
-// whoever has that lock is no server of an earlier version, and comes before it and goes after it.
+// does. A server's file is upgraded by its server, or under the server's lock. The mark says that
+// this lock is not held by a server of an earlier version. It is set before the lock is taken, and removed
+// after the lock is released.
 func (f *File) lockUpgrade() (unlock func() error, err error) {
 	unmark, err := f.markUpgrade()
 	switch {

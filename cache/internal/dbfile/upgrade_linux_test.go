@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A backup has no write-ahead log before its upgrade has ended: whoever opens it waits, however long
-// that takes.
+// A backup has no write-ahead log before its upgrade has ended. Other processes that open it wait,
+// however long that takes.
 func TestFindWALWaitsForUpgrade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
 	synctest.Test(t, func(t *testing.T) {

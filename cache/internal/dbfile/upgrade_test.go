@@ -215,8 +215,8 @@ func TestUpgradeServedByEarlierVersion(t *testing.T) {
 	}
 }
 
-// Without enough space on the disk the file stays as it is, for the version that wrote it. Once it
-// was begun, an upgrade goes on: what it moved has taken some of the space already.
+// Without enough space on the disk the file stays as it is, for the version that wrote it. An
+// upgrade that has begun goes on: the events that it moved have already taken some of the space.
 func TestUpgradeWithoutRoom(t *testing.T) {
 	t.Cleanup(func() { freeSpace = diskSpace })
 	path := olderFile(t, 6, Client)

@@ -146,8 +146,8 @@ func (j *oldJoiner) join(old *oldPosting) error {
 }
 
 // read returns the events of an old posting. One that is damaged is made of the pages of its block.
-// If the key may be what is damaged, it has to have as many events as are there: made of another
-// block, it would hide those of its own.
+// If its key may be damaged, the block must have as many events as the posting says: the posting
+// of another block would hide the events of its own.
 func (old *oldPosting) read(ctx context.Context, tx *sql.Tx) ([]placedEvent, error) {
 	p := newPosting(octetKey{old.storage, uint64(old.block)})
 	p.old = true
